@@ -1,0 +1,57 @@
+"""An integer operator: one ONNX function (specification, fallback, oracle) and the same arithmetic in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from mulshift.ir.types import Array
+
+DOMAIN = "mulshift"
+VERSION = 1
+
+OUTPUT = "zero_point, qmin, qmax, dtype"
+"""Attributes of an operator that ends in Requantize: clamp and element type (TensorProto code) of the output."""
+REQUANTIZE_OUTPUT = (
+    "x_zero_point = 0, zero_point: int = @zero_point, qmin: int = @qmin, qmax: int = @qmax, dtype: int = @dtype"
+)
+"""The same, handed on to Requantize by a function body."""
+
+Attributes: TypeAlias = Mapping[str, Any]
+Reference: TypeAlias = Callable[..., Array]
+"""`reference(attributes, *inputs) -> output`, numpy in, numpy out, by `mulshift.ir.dyadic` alone."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the operator table.
+
+    Attributes:
+        name: operator type in the domain `mulshift`.
+        signature: attributes, inputs and outputs in ONNX text, e.g. `<zero_point> (x, b, c) => (y)`.
+        body: statements in ONNX text over standard integer operators and other `mulshift` operators.
+        reference: the same arithmetic in Python.
+        calls: `mulshift` operators that the body uses.
+    """
+
+    name: str
+    signature: str
+    body: str
+    reference: Reference
+    calls: tuple[str, ...] = ()
+
+    def function(self, opset: int) -> ir.Function:
+        """The ONNX function, importing standard opset `opset`; a new object at each call."""
+        return ir.serde.deserialize_function(_parse(self.name, self.signature, self.body, opset))
+
+
+@cache
+def _parse(name: str, signature: str, body: str, opset: int) -> onnx.FunctionProto:
+    imports = f'"" : {opset}, "{DOMAIN}" : {VERSION}'
+    text = f'<domain: "{DOMAIN}", opset_import: [{imports}]>\n{name} {signature}\n{{\n{body}\n}}'
+    return onnx.parser.parse_function(text)
