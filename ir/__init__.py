@@ -12,6 +12,7 @@ from mulshift.ir.errors import (
     UsageError,
     VerificationError,
 )
+from mulshift.ir.frontend import load
 from mulshift.ir.graphs import (
     add_initializer,
     attribute,
@@ -95,6 +96,7 @@ __all__ = [
     "inherit_origin",
     "ints",
     "is_float",
+    "load",
     "origin",
     "rank",
     "scalar",

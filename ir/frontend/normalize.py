@@ -1,0 +1,81 @@
+"""The one form that passes expect: named nodes with origins, weights as initializers, a recent opset, known shapes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from mulshift.ir.errors import ModelError
+from mulshift.ir.frontend.opset import upgrade
+from mulshift.ir.frontend.validate import check_operators, check_weights
+from mulshift.ir.metadata import ORIGIN, get_level, origin, set_origin
+from mulshift.ir.operators import DOMAIN
+from mulshift.ir.types import Level
+
+
+def normalize(model: ir.Model) -> ir.Model:
+    """Bring a freshly read model into FLOAT form (see docs/architecture.md); an INTEGER artifact is left as it is.
+
+    Raises:
+        ModelError, UnsupportedError: a cycle, NaN weights, an unknown domain, an operator that cannot be upgraded.
+    """
+    if get_level(model) is Level.INTEGER:
+        return model
+    _sort(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
+    common.RemoveUnusedFunctionsPass()(model)
+    check_operators(model)
+    name_nodes(model)
+    for node in model.graph.all_nodes():
+        if ORIGIN not in node.metadata_props:
+            set_origin(node, origin(node))
+    lift_constants(model)
+    check_weights(model)
+    infer_shapes(model)
+    model = upgrade(model)
+    name_nodes(model)
+    lift_constants(model)
+    infer_shapes(model)
+    return model
+
+
+def _sort(model: ir.Model) -> None:
+    try:
+        common.TopologicalSortPass()(model)
+    except ValueError as e:
+        raise ModelError("graph", f"is not a valid order of computation ({e})", "export it again") from e
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own: its old one, else its first output's, else its operator's; `_1` if taken."""
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        base = node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
+        name, count = base, 0
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        node.name = name
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Turn the main graph's Constant nodes into initializers; subgraphs are left alone, and so are graph outputs."""
+    for node in list(model.graph):
+        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
+            continue
+        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        if tensor is None:
+            continue  # a sparse constant: no dense initializer stands for it
+        old = node.outputs[0]
+        name = str(old.name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
+        old.replace_all_uses_with(value)
+        model.graph.remove(node, safe=True)
+        model.graph.register_initializer(value)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Types and shapes as far as ONNX's inference goes; dimensions keep their names."""
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
