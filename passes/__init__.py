@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from mulshift.passes.base import Contract, Log, Note, Pass
+from mulshift.passes.calibrate import Calibrate
+from mulshift.passes.insert_fake_quant import InsertFakeQuant
 
-PASSES: dict[str, type[Pass]] = {}
+PASSES: dict[str, type[Pass]] = {
+    "calibrate": Calibrate,
+    "insert-fake-quant": InsertFakeQuant,
+}
 
 __all__ = ["PASSES", "Contract", "Log", "Note", "Pass"]

@@ -1,0 +1,158 @@
+"""calibrate: run samples through the float graph and write a range on every float activation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from mulshift.ir import DataError, Feeds, Interpreter, Samples, UsageError, describe, is_float, set_range
+from mulshift.passes.base import Contract, Pass
+from mulshift.passes.observers import BINS, METHODS, Histogram, percentile
+
+if TYPE_CHECKING:
+    import torch
+
+EXTREMES = "mulshift.extremes"
+
+
+@dataclass
+class Calibrate(Pass):
+    """Write `mulshift.range` (the range to quantize) and the exact extremes on every float activation.
+
+    One pass over the samples; a value is kept as a histogram of fixed size, so memory does not grow with their number.
+
+    Attributes:
+        samples: feeds of the graph inputs; iterated once.
+        method: "min-max", "percentile", "mse" or "entropy" (`mulshift.passes.observers`).
+        percent: share of the elements that "percentile" keeps.
+        overrides: operator type, node name or value name -> method for those outputs ("inputs" for graph inputs).
+        bins: histogram bins, a power of two.
+        progress: called with (samples done, their number or None) after each.
+
+    Raises:
+        DataError: no samples; names, types or shapes that do not fit; NaN or infinity in them or in what they become.
+        UsageError: an unknown method.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    contract: ClassVar[Contract] = Contract.EXACT
+    samples: Samples = ()
+    method: str = "min-max"
+    percent: float = 99.99
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    bins: int = BINS
+    progress: Callable[[int, int | None], None] | None = None
+
+    def rewrite(self, model: ir.Model) -> None:
+        self._check_options()
+        seen: dict[ir.Value, Histogram] = {}
+        methods: dict[ir.Value, str] = {}
+
+        def observe(value: ir.Value, tensor: torch.Tensor) -> None:
+            if not tensor.is_floating_point():
+                return
+            if value not in seen:
+                seen[value] = Histogram(self.bins)
+                value.dtype = value.dtype or ir.DataType.from_numpy(tensor.numpy().dtype)
+                methods[value] = self._method(value)
+            if not seen[value].update(tensor, counted=methods[value] != "min-max"):
+                raise _not_finite(value)
+
+        self._run(model, observe)
+        for value, histogram in seen.items():
+            if histogram.low <= histogram.high:
+                self._annotate(value, histogram, methods[value])
+
+    def _run(self, model: ir.Model, observe: Callable[[ir.Value, torch.Tensor], None]) -> None:
+        import torch
+
+        interpreter = Interpreter(model)
+        total = len(self.samples) if isinstance(self.samples, Sized) else None
+        done = 0
+        with torch.no_grad():
+            for feeds in self.samples:
+                check_feeds(model.graph, feeds, f"calibration sample {done}")
+                interpreter.run(feeds, observe)
+                done += 1
+                if self.progress is not None:
+                    self.progress(done, total)
+        if not done:
+            raise DataError("calibration data", "holds no sample", "give at least one")
+
+    def _annotate(self, value: ir.Value, histogram: Histogram, method: str) -> None:
+        low, high = percentile(histogram, self.percent) if method == "percentile" else METHODS[method](histogram)
+        before = dict(value.metadata_props)
+        set_range(value, low, high)
+        value.metadata_props[EXTREMES] = json.dumps([histogram.low, histogram.high])
+        if dict(value.metadata_props) != before:
+            self.changed(str(value.name), f"range [{low:.6g}, {high:.6g}] ({method})")
+
+    def _method(self, value: ir.Value) -> str:
+        node = value.producer()
+        keys = (value.name, node.name, node.op_type) if node is not None else (value.name, "inputs")
+        return next((self.overrides[k] for k in map(str, keys) if k in self.overrides), self.method)
+
+    def _check_options(self) -> None:
+        for method in (self.method, *self.overrides.values()):
+            if method not in METHODS:
+                raise UsageError("calibrate", f"unknown method '{method}'", f"use one of {', '.join(METHODS)}")
+        if not 50.0 < self.percent <= 100.0:
+            raise UsageError("calibrate", f"percent is {self.percent}", "give one in (50, 100]")
+        if self.bins < 4 or self.bins & (self.bins - 1):
+            raise UsageError("calibrate", f"bins is {self.bins}", "give a power of two, at least 4")
+
+
+def get_extremes(value: ir.Value) -> tuple[float, float] | None:
+    """Exact (lowest, highest) that calibration saw, or None."""
+    text = value.metadata_props.get(EXTREMES)
+    if text is None:
+        return None
+    low, high = json.loads(text)
+    return float(low), float(high)
+
+
+def check_feeds(graph: ir.Graph, feeds: Feeds, where: str) -> None:
+    """One sample against the graph inputs.
+
+    Raises:
+        DataError: names, types or shapes differ, or a float array holds NaN or infinity.
+    """
+    expected = {str(v.name): v for v in graph.inputs if v.name not in graph.initializers}
+    remedy = f"the model expects {', '.join(_signature(v) for v in expected.values())}"
+    if not isinstance(feeds, Mapping):
+        raise DataError(where, f"is a {type(feeds).__name__}, not a mapping of input names to arrays", remedy)
+    known = expected.keys() | {str(v.name) for v in graph.inputs}
+    if not expected.keys() <= feeds.keys() <= known:
+        raise DataError(where, f"has the names {sorted(map(str, feeds))}", remedy)
+    for name, value in expected.items():
+        array = np.asarray(feeds[name])
+        if value.dtype is not None and array.dtype != value.dtype.numpy():
+            raise DataError(where, f"'{name}' has type {array.dtype}", remedy)
+        if not _fits(array.shape, value.shape):
+            raise DataError(where, f"'{name}' has shape {list(array.shape)}", remedy)
+        if is_float(value) and not np.isfinite(array).all():
+            raise DataError(where, f"'{name}' holds NaN or infinity", "clean the data")
+
+
+def _fits(shape: tuple[int, ...], expected: ir.Shape | None) -> bool:
+    if expected is None:
+        return True
+    return len(shape) == len(expected) and all(
+        not isinstance(e, int) or e == s for s, e in zip(shape, expected, strict=True)
+    )
+
+
+def _signature(value: ir.Value) -> str:
+    dims = (str(d) if isinstance(d, int) else d.value or "?" for d in value.shape or ())
+    return f"'{value.name}' {value.dtype.numpy() if value.dtype else '?'} [{', '.join(dims)}]"
+
+
+def _not_finite(value: ir.Value) -> DataError:
+    node = value.producer()
+    where = f"input '{value.name}'" if node is None else describe(node)
+    return DataError(where, f"value '{value.name}' becomes NaN or infinite", "check the weights and the data's scale")

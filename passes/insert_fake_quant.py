@@ -1,0 +1,254 @@
+"""insert-fake-quant: QuantizeLinear/DequantizeLinear pairs from calibrated ranges (docs/architecture.md, QDQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from mulshift.ir import (
+    Array,
+    Level,
+    QParams,
+    UsageError,
+    constant,
+    describe,
+    get_range,
+    is_float,
+    set_level,
+    sole_user,
+)
+from mulshift.passes.base import Contract, Pass
+from mulshift.passes.calibrate import get_extremes
+from mulshift.passes.formats import SPECS, Formats, Planner
+from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
+from mulshift.passes.quant_rules import Ask, Give, Rule, channel_axis, is_fused, rule_of
+from mulshift.passes.scales import activation_qparams, weight_qparams
+
+FLOAT_REASON = "mulshift.float_reason"
+
+
+@dataclass
+class InsertFakeQuant(Pass):
+    """Pair every float activation and weight with the quantization that the rules and the ranges ask for.
+
+    Attributes:
+        weight_bits: 8 or 4.
+        residual_bits: 16 to keep the operands of additions of two activations in 16 bits, else 8.
+        output_bits: of a graph output that a Conv, Gemm or constant MatMul makes: None leaves it in its accumulator.
+        weight_range: "max" or "mse".
+        concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
+        target: "integer" (ours) or "qdq" (interchange: no 16 bits, constants of elementwise operators paired too).
+        skip: names of nodes to keep float.
+
+    Raises:
+        UsageError: an option that does not exist; no range on any value (calibrate has not run).
+    """
+
+    name: ClassVar[str] = "insert-fake-quant"
+    contract: ClassVar[Contract] = Contract.LOSSY
+    weight_bits: int = 8
+    residual_bits: int = 16
+    output_bits: int | None = None
+    weight_range: str = "max"
+    concat: str = "auto"
+    target: str = "integer"
+    skip: Sequence[str] = ()
+    _formats: dict[ir.Value, Formats] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def rewrite(self, model: ir.Model) -> None:
+        self._check(model.graph)
+        graph, nodes = model.graph, list(model.graph)
+        wanted = [v for v in (*graph.inputs, *(v for n in nodes for v in n.outputs)) if _is_activation(v)]
+        if wanted and not any(get_range(v) for v in wanted):
+            raise UsageError("insert-fake-quant", "no value has a range", "run calibrate first")
+        planner = self._planner()
+        self._formats = planner.plan(graph)
+        pairs = PairInserter(graph)
+        for value in graph.inputs:
+            self._activation(value, pairs, planner)
+        for node in nodes:
+            self._constants(node, pairs)
+            for value in node.outputs:
+                self._activation(value, pairs, planner)
+        set_level(model, Level.QDQ)
+
+    def _check(self, graph: ir.Graph) -> None:
+        options: tuple[tuple[str, object, tuple[object, ...]], ...] = (
+            ("weight_bits", self.weight_bits, (8, 4)),
+            ("residual_bits", self.residual_bits, (8, 16)),
+            ("output_bits", self.output_bits, (None, 8, 16)),
+            ("weight_range", self.weight_range, ("max", "mse")),
+            ("concat", self.concat, ("auto", "own")),
+            ("target", self.target, ("integer", "qdq")),
+        )
+        for name, value, allowed in options:
+            if value not in allowed:
+                raise UsageError("insert-fake-quant", f"{name} is {value!r}", f"use one of {allowed}")
+        unknown = set(self.skip) - {str(n.name) for n in graph}
+        if unknown:
+            raise UsageError("insert-fake-quant", f"no node '{sorted(unknown)[0]}' to skip", "see `mulshift inspect`")
+
+    def _rule(self, node: ir.Node) -> Rule | None:
+        return None if node.name in self.skip else rule_of(node)
+
+    def _planner(self) -> Planner:
+        ours = self.target == "integer"
+        return Planner(self._rule, wide=ours and self.residual_bits == 16, mixed="s16" if ours else "u8")
+
+    # Activations -----------------------------------------------------------------------------------------------------
+
+    def _activation(self, value: ir.Value, pairs: PairInserter, planner: Planner) -> None:
+        if not _is_activation(value) or is_fused(value):
+            return
+        reason = self._why_float(value)
+        if reason:
+            self.skipped(str(value.name), reason)
+            return
+        formats, name = self._formats[value], str(value.name)
+        uses = {(u.node, u.idx): formats.pick(planner.demand(u.node, u.idx, self._formats)) for u in value.uses()}
+        moved = self._moved_from(value)
+        if moved is not None:
+            made = pairs.insert_like(value, moved)
+            self.changed(name, f"{formats.base}, the scale of its input")
+        else:
+            q = self._qparams(value, formats.base)
+            made = pairs.insert(value, q, None, name)
+            self.changed(name, _text(q))
+        for form in formats.others:
+            q = self._qparams(value, form)
+            pairs.insert(made, q, [use for use, picked in uses.items() if picked == form], f"{name}.{form}")
+            self.changed(name, f"also {_text(q)}")
+
+    def _why_float(self, value: ir.Value) -> str:
+        node = value.producer()
+        if not value.uses() and not value.is_graph_output():
+            return "nobody reads it"
+        if get_range(value) is None:
+            return "no calibrated range"
+        if node is None:
+            return ""
+        if self._rule(node) is None:
+            why = "asked for" if node.name in self.skip else f"{node.op_type} has no integer form"
+            node.metadata_props[FLOAT_REASON] = why
+            stays = all(self._rule(u.node) is None for u in value.uses())
+            return f"{describe(node)} stays float ({why}) and so do all that read it" if stays else ""
+        return "a graph output keeps its accumulator" if self._keeps_accumulator(node, value) else ""
+
+    def _keeps_accumulator(self, node: ir.Node, value: ir.Value) -> bool:
+        if self.output_bits is not None or self.target == "qdq" or value.uses() or not value.is_graph_output():
+            return False
+        return node.op_type in ("Conv", "Gemm", "MatMul") and _has_constant_weight(node)
+
+    def _moved_from(self, value: ir.Value) -> ir.Node | None:
+        """The DequantizeLinear whose integers the producer moves; None if it computes."""
+        node = value.producer()
+        rule = None if node is None else self._rule(node)
+        if node is None or rule is None or rule.gives is not Give.SAME or node.inputs[0] is None:
+            return None
+        made = node.inputs[0].producer()
+        if made is None or made.op_type != "DequantizeLinear":
+            return None
+        scale = constant(made.inputs[1])
+        return made if scale is not None and scale.ndim == 0 else None
+
+    def _qparams(self, value: ir.Value, form: str) -> QParams:
+        spec, source = SPECS[form], self._range_source(value)
+        node = source.producer()
+        rule = None if node is None else self._rule(node)
+        if rule is not None and rule.limits is not None:
+            return activation_qparams(*rule.limits, spec)
+        low, high = (get_extremes(source) if spec.bits == 16 else None) or get_range(source) or (0.0, 0.0)
+        return activation_qparams(low, high, spec)
+
+    def _range_source(self, value: ir.Value) -> ir.Value:
+        """The value whose range counts: the output of the last Concat that alone reads `value`, through movers."""
+        source = walk = value
+        while self.concat == "auto":
+            user = sole_user(walk)
+            rule = None if user is None else self._rule(user)
+            if user is None or rule is None or rule.gives is Give.OWN or get_range(user.outputs[0]) is None:
+                break
+            walk = user.outputs[0]
+            source = walk if rule.gives is Give.JOIN else source
+        return source
+
+    # Constants -------------------------------------------------------------------------------------------------------
+
+    def _constants(self, node: ir.Node, pairs: PairInserter) -> None:
+        rule = self._rule(node)
+        if rule is None:
+            return
+        for index, value in enumerate(node.inputs):
+            array = constant(value)
+            if value is None or array is None or not is_float(value):
+                continue
+            ask = rule.ask(index)
+            if ask is Ask.WEIGHT:
+                self._weight(node, index, array, pairs)
+            elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target == "qdq"):
+                self._operand(node, index, rule, pairs)
+
+    def _weight(self, node: ir.Node, index: int, array: Array, pairs: PairInserter) -> None:
+        """A per-channel pair, shared by the products that read the same weights alike."""
+        value = node.inputs[index]
+        assert value is not None
+        axis = channel_axis(node, array.ndim)
+        alike = [
+            (u.node, u.idx) for u in value.uses() if u.idx == index and self._reads_alike(u.node, axis, array.ndim)
+        ]
+        q = weight_qparams(array, axis, self.weight_bits, self.weight_range, *_bias_of(node))
+        pairs.insert(value, q, alike, str(value.name))
+        self.changed(node, f"weights s{self.weight_bits}, {q.scale.size} scales along axis {axis}")
+
+    def _reads_alike(self, node: ir.Node, axis: int, rank: int) -> bool:
+        rule = self._rule(node)
+        return rule is not None and rule.product and channel_axis(node, rank) == axis
+
+    def _operand(self, node: ir.Node, index: int, rule: Rule, pairs: PairInserter) -> None:
+        """A per-tensor pair of a constant that takes an activation's place."""
+        value, output = node.inputs[index], node.outputs[0]
+        array = constant(value)
+        assert value is not None and array is not None
+        form = "u8" if rule.gives is Give.OWN else self._formats[output].base
+        own = (float(array.min(initial=0.0)), float(array.max(initial=0.0)))
+        low, high = (get_range(output) or own) if rule.gives is Give.JOIN else own
+        pairs.insert(value, activation_qparams(low, high, SPECS[form]), [(node, index)], str(value.name))
+        self.changed(node, f"constant '{value.name}' {form}")
+
+
+def _is_activation(value: ir.Value) -> bool:
+    """A float value, not constant, that has no pair and comes from none."""
+    return (
+        is_float(value)
+        and constant(value) is None
+        and not is_dequantized(value)
+        and not is_quantized(value)
+        and not (value.producer() is None and not value.is_graph_input())
+    )
+
+
+def _has_constant_weight(node: ir.Node) -> bool:
+    value = node.inputs[1]
+    while value is not None and constant(value) is None:
+        made = value.producer()
+        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        value = made.inputs[0]
+    return value is not None
+
+
+def _bias_of(node: ir.Node) -> tuple[Array | None, float]:
+    """The bias and the scale of the input that it is added to."""
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    made = None if node.inputs[0] is None else node.inputs[0].producer()
+    scale = constant(made.inputs[1]) if made is not None and made.op_type == "DequantizeLinear" else None
+    return bias, 1.0 if scale is None else float(np.max(scale))
+
+
+def _text(q: QParams) -> str:
+    sign = "s" if q.spec.signed else "u"
+    return f"{sign}{q.spec.bits}, scale {float(q.scale):.6g}, zero point {int(q.zero_point)}"

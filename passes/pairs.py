@@ -1,0 +1,119 @@
+"""QuantizeLinear/DequantizeLinear pairs: how they are recognised and inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from mulshift.ir import QParams, add_initializer, inherit_origin, users
+
+
+def is_quantized(value: ir.Value) -> bool:
+    """Whether a QuantizeLinear reads the value."""
+    readers = (node for node in users(value) if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear"))
+    return any(node.inputs[0] is value for node in readers)
+
+
+def is_dequantized(value: ir.Value) -> bool:
+    """Whether a DequantizeLinear made the value."""
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+@dataclass
+class PairInserter:
+    """Inserts pairs into one graph and names what it makes."""
+
+    graph: ir.Graph
+    _taken: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._taken = {str(v.name) for v in self.graph.inputs} | set(self.graph.initializers)
+        self._taken |= {str(v.name) for n in self.graph.all_nodes() for v in n.outputs}
+
+    def insert(self, value: ir.Value, q: QParams, uses: Sequence[tuple[ir.Node, int]] | None, base: str) -> ir.Value:
+        """`value -> QuantizeLinear -> DequantizeLinear -> uses` with scales of its own.
+
+        Args:
+            value: an activation or an initializer.
+            q: its quantization; per channel along `q.spec.axis` if its scale has channels.
+            uses: (node, input index) to redirect; None for all, graph outputs included.
+            base: new names start with it.
+
+        Returns:
+            The dequantized value.
+        """
+        zero_point = q.zero_point.astype(q.spec.dtype.numpy())
+        parameters = (self._parameter(f"{base}.scale", q.scale), self._parameter(f"{base}.zero_point", zero_point))
+        axis = None if q.per_tensor else q.spec.axis
+        return self._pair(value, parameters, q.spec.dtype, axis, uses, base)
+
+    def insert_like(self, value: ir.Value, model: ir.Node) -> ir.Value:
+        """A pair with the very scale and zero point of an existing per-tensor DequantizeLinear, for all uses."""
+        integers = model.inputs[0]
+        assert integers is not None and integers.dtype is not None and model.inputs[1] is not None
+        parameters = (model.inputs[1], model.inputs[2])
+        return self._pair(value, parameters, integers.dtype, None, None, str(value.name))
+
+    def _parameter(self, name: str, array: object) -> ir.Value:
+        return add_initializer(self.graph, self._fresh(name), array)  # type: ignore[arg-type]
+
+    def _pair(
+        self,
+        value: ir.Value,
+        parameters: tuple[ir.Value, ir.Value | None],
+        dtype: ir.DataType,
+        axis: int | None,
+        uses: Sequence[tuple[ir.Node, int]] | None,
+        base: str,
+    ) -> ir.Value:
+        attributes: dict[str, int] = {} if axis is None else {"axis": axis}
+        if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+            raise ValueError(f"{value.name} is {value.dtype}, not float32")
+        integers = ir.Value(name=self._fresh(f"{base}.q"), type=ir.TensorType(dtype), shape=value.shape)
+        result = ir.Value(name=self._fresh(f"{base}.dq"), type=value.type, shape=value.shape)
+        quantize = ir.node(
+            "QuantizeLinear", [value, *parameters], attributes, outputs=[integers], name=f"{base}.quantize"
+        )
+        dequantize = ir.node(
+            "DequantizeLinear", [integers, *parameters], attributes, outputs=[result], name=f"{base}.dequantize"
+        )
+        redirected = [(u.node, u.idx) for u in value.uses() if u.node is not quantize] if uses is None else uses
+        self._place(value, [quantize, dequantize], [node for node, _ in redirected])
+        for node, index in redirected:
+            node.replace_input_with(index, result)
+        if uses is None and value.is_graph_output():
+            self._replace_output(value, result)
+        return result
+
+    def _place(self, value: ir.Value, nodes: list[ir.Node], readers: list[ir.Node]) -> None:
+        """Right behind the producer; a graph input's or initializer's pair right before its first reader."""
+        producer = value.producer()
+        if producer is not None:
+            self.graph.insert_after(producer, nodes)
+            inherit_origin(nodes, [producer])
+            return
+        own = {node for node in readers if node.graph is self.graph}
+        first = next((node for node in self.graph if node in own), self.graph[0])
+        self.graph.insert_before(first, nodes)
+        if own:
+            inherit_origin(nodes, [first])
+
+    def _replace_output(self, value: ir.Value, result: ir.Value) -> None:
+        """The pair's output takes over the graph output and its name."""
+        name = str(value.name)
+        for i, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[i] = result
+        value.name = self._fresh(f"{name}.float")
+        result.name = name
+
+    def _fresh(self, base: str) -> str:
+        name, i = base, 0
+        while name in self._taken:
+            i += 1
+            name = f"{base}_{i}"
+        self._taken.add(name)
+        return name

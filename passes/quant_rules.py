@@ -1,0 +1,138 @@
+"""What each operator asks of the integers at its inputs and gives at its output: one row an operator.
+
+An operator without a row has no integer form: it stays float between DequantizeLinear and QuantizeLinear.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from mulshift.ir import attribute, constant, is_float, sole_user
+
+
+class Ask(enum.Enum):
+    """What an operator asks of one input."""
+
+    U8 = "first operand of a product: unsigned, 8 bits"
+    WEIGHT = "second operand of a product: constant weights, or signed symmetric 8 bits"
+    WIDE = "16 bits where the recipe allows, else 8"
+    ANY = "8 or 16 bits, whatever there is"
+    NARROW = "8 bits of either sign"
+    PLAIN = "not quantized: biases, indices, shapes, bounds"
+
+
+class Give(enum.Enum):
+    """Where the scale of the outputs comes from."""
+
+    OWN = "their own calibrated range"
+    SAME = "the scale of the first input: integers are moved, not computed"
+    JOIN = "one scale with the inputs where that costs nothing"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One operator.
+
+    Attributes:
+        asks: of each input; the last one repeats.
+        gives: where the output scale comes from.
+        limits: fixed output range of a bounded function, None otherwise.
+        epilogue: a following Relu or Clip runs inside its clamp.
+        product: has an int32 accumulator over constant weights, which a graph output may take as it is.
+        wide: can write 16 bits.
+    """
+
+    asks: tuple[Ask, ...]
+    gives: Give = Give.OWN
+    limits: tuple[float, float] | None = None
+    epilogue: bool = False
+    product: bool = False
+    wide: bool = True
+
+    def ask(self, index: int) -> Ask:
+        """What the input at `index` has to be."""
+        return self.asks[min(index, len(self.asks) - 1)]
+
+
+_A = Ask
+_PRODUCT = Rule((_A.U8, _A.WEIGHT, _A.PLAIN), epilogue=True, product=True)
+_SUM = Rule((_A.WIDE,), epilogue=True)
+_MUL = Rule((_A.ANY,), epilogue=True)
+_CLAMP = Rule((_A.ANY, _A.PLAIN))
+_UNARY = Rule((_A.NARROW, _A.PLAIN))
+_REDUCE = Rule((_A.ANY, _A.PLAIN), epilogue=True)
+_POOL = Rule((_A.NARROW, _A.PLAIN), epilogue=True)
+_MOVE = Rule((_A.ANY, _A.PLAIN), gives=Give.SAME)
+_MOVE8 = Rule((_A.NARROW, _A.PLAIN), gives=Give.SAME, wide=False)
+_COMPARE = Rule((_A.NARROW, _A.PLAIN))
+
+
+def _bounded(low: float, high: float) -> Rule:
+    return Rule((_A.NARROW, _A.PLAIN), limits=(low, high))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _PRODUCT),
+    **dict.fromkeys(("Add", "Sub"), _SUM),
+    "Mul": _MUL,
+    "Div": Rule((_A.ANY, _A.PLAIN), epilogue=True),
+    **dict.fromkeys(("Relu", "Clip"), _CLAMP),
+    **dict.fromkeys(("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Softplus", "Mish"), _UNARY),
+    **dict.fromkeys(("HardSwish", "Swish", "Gelu", "Abs", "Neg", "Exp", "Log", "Sqrt", "Reciprocal", "Pow"), _UNARY),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Sign", "Sinh", "Cosh", "Tan", "Atan", "Asinh"), _UNARY),
+    **dict.fromkeys(("Sigmoid", "HardSigmoid"), _bounded(0.0, 1.0)),
+    **dict.fromkeys(("Tanh", "Erf", "Softsign", "Sin", "Cos"), _bounded(-1.0, 1.0)),
+    "Softmax": Rule((_A.WIDE,), limits=(0.0, 1.0)),
+    **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), _REDUCE),
+    "AveragePool": _POOL,
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Identity"), _MOVE),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Expand", "Tile", "TopK", "ReverseSequence"), _MOVE),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Pad", "Trilu"), _MOVE8),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _MOVE8),
+    "Concat": Rule((_A.ANY,), gives=Give.JOIN),
+    "Where": Rule((_A.PLAIN, _A.NARROW), gives=Give.JOIN, wide=False),
+    **dict.fromkeys(("Max", "Min"), Rule((_A.NARROW,), gives=Give.JOIN, wide=False)),
+    **dict.fromkeys(("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _COMPARE),
+}
+
+FLOAT_RULE = Rule((_A.WIDE,))
+"""An operator that stays float reads and writes the widest integers there are."""
+
+_RESIZE = {"nearest": _MOVE8, "linear": Rule((_A.NARROW, _A.PLAIN))}
+
+
+def rule_of(node: ir.Node) -> Rule | None:
+    """The row of a node; None if it has no integer form."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Resize":
+        return _RESIZE.get(attribute(node, "mode", "nearest"))
+    if node.op_type == "Div" and constant(node.inputs[1]) is None:
+        return None
+    if node.op_type in ("Add", "Sub") and any(constant(v) is not None for v in node.inputs):
+        return _MUL
+    return RULES.get(node.op_type)
+
+
+def is_fused(value: ir.Value) -> bool:
+    """Whether the value exists only inside its producer's epilogue: its sole user is a Relu or a constant Clip."""
+    node, user = value.producer(), sole_user(value)
+    if node is None or user is None or user.op_type not in ("Relu", "Clip") or user.domain not in ("", "ai.onnx"):
+        return False
+    rule = rule_of(node)
+    bounds = [v for v in user.inputs[1:] if v is not None]
+    return rule is not None and rule.epilogue and is_float(value) and all(constant(v) is not None for v in bounds)
+
+
+def channel_axis(node: ir.Node, rank: int) -> int:
+    """The axis of a product's weights that holds the output channels (ConvTranspose: those of one group)."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return rank - 1
