@@ -1,0 +1,86 @@
+"""An artifact: a lowered model that runs and that is saved as a folder holding `model.onnx`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from mulshift.ir import Array, Feeds, OutputError, Target
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+EXTERNAL_BYTES = 1_500_000_000
+"""Above this, weights go to a file of their own: protobuf ends at 2 GB."""
+
+
+@dataclass
+class Artifact:
+    """A model in one target's form.
+
+    Attributes:
+        model: the lowered graph.
+        target: what it was lowered for.
+        threads: for `run`; None lets ONNX Runtime choose.
+    """
+
+    model: ir.Model
+    target: Target
+    threads: int | None = None
+    _session: Any = field(default=None, init=False, repr=False)
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The graph as protobuf."""
+        return ir.serde.serialize_model(self.model)
+
+    def weight_bytes(self) -> int:
+        """Bytes of all initializers."""
+        return sum(
+            int(v.const_value.nbytes) for v in self.model.graph.initializers.values() if v.const_value is not None
+        )
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Outputs by name, on ONNX Runtime.
+
+        Raises:
+            DataError: the feeds do not fit the model.
+        """
+        from mulshift.passes.calibrate import check_feeds
+
+        check_feeds(self.model.graph, feeds, "feeds")
+        if self._session is None:
+            from mulshift.backends.onnxruntime import session
+
+            self._session = session(self.proto.SerializeToString(), self.threads)
+        names = [o.name for o in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `model.onnx` (weights beside it if they are large) into a folder, made if need be.
+
+        The bytes depend on the graph alone.
+
+        Returns:
+            Path of the model.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        path = Path(folder) / MODEL_FILE
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self.weight_bytes() > EXTERNAL_BYTES:
+                ir.save(self.model, path, external_data=WEIGHTS_FILE)
+            else:
+                path.write_bytes(self.proto.SerializeToString(deterministic=True))
+        except OSError as e:
+            raise OutputError(f"'{path}'", f"cannot be written ({e.strerror or e})") from e
+        return path
+
+
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Artifact"]

@@ -1,0 +1,191 @@
+"""Proof of an artifact before it is written: every integer tensor on stock ONNX Runtime equals the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from mulshift.backends.artifact import Artifact
+from mulshift.backends.onnxruntime import session, with_outputs
+from mulshift.ir import Array, Feeds, Interpreter, VerificationError, describe, is_float
+from mulshift.passes.compare import first_difference
+from mulshift.passes.pipeline import to_numpy
+
+GROUP_BYTES = 256 * 2**20
+"""Tensors that are held at a time for comparison."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was compared.
+
+    Attributes:
+        samples: feeds that were run.
+        tensors: values compared, for each sample.
+        elements: numbers compared in all.
+        differences: of them that differ (0, or in the qdq form at most 1 in 10,000, each by one step).
+    """
+
+    samples: int
+    tensors: int
+    elements: int
+    differences: int = 0
+
+
+def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterable[Feeds]) -> Verified:
+    """Compare the integer or portable form with the specification in Python arithmetic.
+
+    All integer tensors are exposed as outputs, in groups of at most GROUP_BYTES; then the plain model's outputs are
+    compared. Float operators (islands) may differ in the last bit between runtimes, so where a float result becomes
+    an integer the specification's integers are fed to both sides.
+
+    Args:
+        artifact: what will be written.
+        specification: the INTEGER-level graph that it was lowered from.
+        samples: feeds; each is run once a group.
+
+    Raises:
+        VerificationError: with the first node, count and numbers that differ.
+    """
+    cut = _cut(specification)
+    proto = ir.serde.serialize_model(_without_islands(artifact.model, {str(v.name) for v in cut}))
+    interpreter = Interpreter(specification)
+    plain = session(artifact.proto.SerializeToString())
+    groups: list[_Group] = []
+    tensors = elements = count = 0
+    for feeds in samples:
+        sizes, fed, outputs = _survey(interpreter, feeds, cut)
+        groups = groups or list(_groups(proto, sizes))
+        if not cut:
+            _compare_outputs(specification, outputs, plain.run(None, dict(feeds)))
+        tensors = sum(len(g.values) for g in groups)
+        for group in groups:
+            got = group.run({**feeds, **fed})
+            elements += _compare(interpreter, feeds, got)
+        count += 1
+    if not count:
+        raise VerificationError("verification", "there is no sample to run", "give at least one")
+    return Verified(count, tensors, elements)
+
+
+def _cut(model: ir.Model) -> list[ir.Value]:
+    """Integer values made from float values that are not graph inputs: where islands come back."""
+    inputs = set(model.graph.inputs)
+    return [
+        value
+        for node in model.graph
+        if any(is_float(v) and v not in inputs and v.const_value is None for v in node.inputs if v is not None)
+        for value in node.outputs
+        if value.name and not is_float(value) and value.dtype is not None
+    ]
+
+
+def _without_islands(model: ir.Model, cut: set[str]) -> ir.Model:
+    """A copy in which the cut values are graph inputs instead of being made."""
+    if not cut:
+        return model
+    copy = model.clone()
+    for node in list(copy.graph):
+        for value in [v for v in node.outputs if v.name in cut]:
+            fed = ir.Value(name=value.name, type=value.type, shape=value.shape)
+            value.replace_all_uses_with(fed, replace_graph_outputs=True)
+            value.name = f"{value.name}.island"
+            copy.graph.inputs.append(fed)
+    return copy
+
+
+@dataclass
+class _Group:
+    """Some values of the artifact as the outputs of a session of their own."""
+
+    values: tuple[str, ...]
+    runner: object
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        wanted = {i.name for i in self.runner.get_inputs()}  # type: ignore[attr-defined]
+        made = self.runner.run(list(self.values), {k: v for k, v in feeds.items() if k in wanted})  # type: ignore[attr-defined]
+        return dict(zip(self.values, made, strict=True))
+
+
+def _survey(
+    interpreter: Interpreter, feeds: Feeds, cut: list[ir.Value]
+) -> tuple[dict[str, tuple[int, int]], dict[str, Array], dict[str, Array]]:
+    """One run of the specification: element type and bytes of each integer value, the cut values, the outputs."""
+    import torch
+
+    sizes: dict[str, tuple[int, int]] = {}
+    fed: dict[str, Array] = {}
+
+    def observe(value: ir.Value, tensor: torch.Tensor) -> None:
+        if tensor.is_floating_point() or value.producer() is None:
+            return
+        array = tensor.numpy()
+        sizes[str(value.name)] = (int(ir.DataType.from_numpy(array.dtype)), array.nbytes)
+        if value in cut:
+            fed[str(value.name)] = array
+
+    with torch.no_grad():
+        outputs = interpreter.run(feeds, observe)
+    return sizes, fed, {k: to_numpy(t) for k, t in outputs.items()}
+
+
+def _groups(proto: onnx.ModelProto, sizes: Mapping[str, tuple[int, int]]) -> Iterator[_Group]:
+    inputs = {i.name for i in proto.graph.input}
+    names: list[str] = []
+    held = 0
+    for name, (_, size) in sizes.items():
+        if name in inputs:
+            continue
+        if names and held + size > GROUP_BYTES:
+            yield _group(proto, names, sizes)
+            names, held = [], 0
+        names.append(name)
+        held += size
+    if names:
+        yield _group(proto, names, sizes)
+
+
+def _group(proto: onnx.ModelProto, names: list[str], sizes: Mapping[str, tuple[int, int]]) -> _Group:
+    return _Group(tuple(names), session(with_outputs(proto, [(n, sizes[n][0]) for n in names])))
+
+
+def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> int:
+    """Compare while the specification runs; each array is dropped when it has been compared."""
+    import torch
+
+    elements = 0
+
+    def observe(value: ir.Value, tensor: torch.Tensor) -> None:
+        nonlocal elements
+        other = got.pop(str(value.name), None) if value.producer() is not None else None
+        if other is None:
+            return
+        difference = first_difference(tensor.numpy(), other)
+        if difference is not None:
+            node = value.producer()
+            assert node is not None
+            raise VerificationError(describe(node), f"in '{value.name}' {difference} on ONNX Runtime")
+        elements += other.size
+
+    with torch.no_grad():
+        interpreter.run(feeds, observe)
+    if got:
+        raise VerificationError(f"value '{next(iter(got))}'", "the specification never makes it")
+    return elements
+
+
+def _compare_outputs(model: ir.Model, expected: Mapping[str, Array], got: list[Array]) -> None:
+    for value, other in zip(model.graph.outputs, got, strict=True):
+        if is_float(value) and not _is_border(value):
+            continue  # made by a float operator
+        difference = first_difference(expected[str(value.name)], other)
+        if difference is not None:
+            raise VerificationError(f"output '{value.name}'", f"{difference} on ONNX Runtime")
+
+
+def _is_border(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear"

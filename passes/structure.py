@@ -1,0 +1,87 @@
+"""What must be true of a graph after every pass, whatever the pass did: sorted, closed, valid, same outputs."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import CheckerPass
+
+from mulshift.ir import VerificationError, describe
+
+Signature: TypeAlias = tuple[tuple[str | None, str], ...]
+
+
+def signature(model: ir.Model) -> Signature:
+    """Names and element types of the graph outputs, in order."""
+    return tuple((v.name, "?" if v.dtype is None else str(v.dtype)) for v in model.graph.outputs)
+
+
+def check_structure(model: ir.Model, outputs: Signature, culprit: str) -> None:
+    """Check the graph that `culprit` left.
+
+    Args:
+        model: any level.
+        outputs: `signature` of the graph before; "?" as a type agrees with any.
+        culprit: the pass, for messages.
+
+    Raises:
+        VerificationError: a value is read before it is made or never made, two values have one name, the outputs'
+            names or types changed, or the ONNX checker refuses the graph.
+    """
+    where = f"pass '{culprit}'"
+    _check_order(model.graph, where)
+    _check_names(model.graph, where)
+    _check_outputs(signature(model), outputs, where)
+    try:
+        CheckerPass()(model)
+    except onnx.checker.ValidationError as e:
+        raise VerificationError(where, f"left an invalid graph: {str(e).strip().splitlines()[0]}") from e
+
+
+def _check_order(graph: ir.Graph, where: str, outer: frozenset[ir.Value] = frozenset()) -> None:
+    known = set(outer) | set(graph.inputs) | set(graph.initializers.values())
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value not in known:
+                raise VerificationError(where, f"{describe(node)} reads '{value.name}' before anything makes it")
+        for attr in node.attributes.values():
+            for sub in subgraphs(attr):
+                _check_order(sub, where, frozenset(known))
+        known.update(node.outputs)
+    for value in graph.outputs:
+        if value not in known:
+            raise VerificationError(where, f"nothing makes the output '{value.name}'")
+
+
+def subgraphs(attr: ir.Attr) -> list[ir.Graph]:
+    """The graphs in an attribute (If, Loop, Scan)."""
+    if attr.type == ir.AttributeType.GRAPH:
+        return [attr.as_graph()]
+    return list(attr.as_graphs()) if attr.type == ir.AttributeType.GRAPHS else []
+
+
+def _check_names(graph: ir.Graph, where: str) -> None:
+    seen: dict[str, ir.Value] = {}
+    made = [v for node in graph for v in node.outputs if v.name != "" or v.uses()]
+    for value in [*graph.inputs, *graph.initializers.values(), *made]:
+        name = value.name
+        if not name:
+            raise VerificationError(where, f"left a value of {_maker(value)} without a name")
+        if seen.setdefault(name, value) is not value:
+            raise VerificationError(where, f"left two values named '{name}'")
+
+
+def _maker(value: ir.Value) -> str:
+    node = value.producer()
+    return "the graph" if node is None else describe(node)
+
+
+def _check_outputs(after: Signature, before: Signature, where: str) -> None:
+    names, expected = [n for n, _ in after], [n for n, _ in before]
+    if names != expected:
+        raise VerificationError(where, f"changed the outputs from {expected} to {names}")
+    for (name, old), (_, new) in zip(before, after, strict=True):
+        if "?" not in (old, new) and old != new:
+            raise VerificationError(where, f"changed the type of output '{name}' from {old} to {new}")
