@@ -1,13 +1,16 @@
 """Standard ONNX operators in torch, differentiable: (domain, operator) -> function of (node, inputs).
 
-A function may return NotImplemented for a form that it does not cover; ONNX Runtime then runs the node.
+A function may return NotImplemented for a form that it does not cover; ONNX Runtime then runs the node. Element types
+that torch lacks travel in one that holds them exactly: 4 bits and less in 8, float8 in float32 (`mulshift.ir.tensors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from mulshift.ir.torch_ops import arithmetic, index, linear, normalize, pool, quantize, reduction, shape, unary
+from mulshift.ir.torch_ops.common import TorchOp
 
-from mulshift.ir.torch_ops import basic
+_FAMILIES = (arithmetic, index, linear, normalize, pool, quantize, reduction, shape, unary)
 
-TORCH_OPS: dict[tuple[str, str], Callable[..., Any]] = {("", name): run for name, run in basic.TABLE.items()}
+TORCH_OPS: dict[tuple[str, str], TorchOp] = {
+    ("", name): run for family in _FAMILIES for name, run in family.TABLE.items()
+}
