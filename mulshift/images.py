@@ -119,14 +119,20 @@ def _normalization(preset: str | None, scale: str | None, mean: str | None, std:
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(Fraction(part.strip())) for part in text.split(","))
-    except (ValueError, ZeroDivisionError) as e:
+        found = tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError, OverflowError) as e:
         raise UsageError(
             option, f"'{text}' is not a number or list of numbers", "give for instance 0.5 or 1/255"
         ) from e
     if len(found) not in (1, 3):
         raise UsageError(option, f"'{text}' has {len(found)} numbers", "give one, or one for each of 3 channels")
     return found
+
+
+def _number(text: str) -> float:
+    upper, _, lower = text.partition("/")
+    found = Fraction(upper.strip()) / Fraction(lower.strip() or "1")
+    return float(found)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -167,6 +173,9 @@ def image_feeds(
     channels, height, width = shape[1:] if layout == "nchw" else (shape[3], shape[1], shape[2])
     if channels not in (1, 3) and isinstance(channels, int):
         raise DataError(where, f"images cannot feed an input of {channels} channels", "give arrays instead")
+    norm = options.normalization
+    if channels == 1 and norm is not None and max(len(norm.mean), len(norm.std)) > 1:
+        raise DataError(where, "the mean or std has 3 numbers where the model has 1 channel", "give one number")
     size = options.size or (height, width)
     if not all(isinstance(s, int) for s in size):
         raise DataError(where, "the model does not tell the size of its images", "give --image-size")

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,6 @@ from mulshift.ir import ModelError, MulshiftError
 
 _FUNCTION = re.compile(r"(?P<module>.+):(?P<function>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-MODEL_SUFFIXES = (".onnx", ".pt2")
 
 
 def is_function_name(text: str) -> bool:
@@ -31,34 +31,60 @@ def is_function_name(text: str) -> bool:
     return match["module"].endswith(".py") or _MODULE.fullmatch(match["module"]) is not None
 
 
-def load_model(text: str) -> Any:
-    """What `mulshift.compile` takes as a model: the path itself, or what the named function returns.
+@dataclass(frozen=True)
+class ModelSource:
+    """What a user named as a model.
+
+    Attributes:
+        text: as typed.
+        source: what `mulshift.ir.load` takes: a path, a module, an exported program or an ONNX model.
+        example_inputs: that came with a module, else None.
+    """
+
+    text: str
+    source: Any
+    example_inputs: Any = None
+
+    @property
+    def path(self) -> Path | None:
+        """The model's file."""
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a torch module, which must be exported with example inputs."""
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(self.source, torch.nn.Module)
+
+
+def model_source(text: str) -> ModelSource:
+    """The model that a path or a `module:function` stands for; a path is not opened yet.
 
     A function may return an nn.Module, (module, example_inputs), an ExportedProgram, a GraphModule, an ONNX model or
     the path of a model file.
 
     Raises:
-        ModelError: no such file or function, an unknown file ending, or the function raised.
+        ModelError: no such file or function, or the function raised or returned nothing.
     """
-    if is_function_name(text):
-        made = call(text, ModelError)
-        if made is None:
-            raise ModelError(text, "returned None", "return the model")
-        return _checked_path(str(made)) if isinstance(made, (str, Path)) else made
-    return _checked_path(text)
+    if not is_function_name(text):
+        return ModelSource(text, _checked_path(text, text))
+    made = call(text, ModelError)
+    if made is None:
+        raise ModelError(text, "returned None", "return the model")
+    if isinstance(made, (str, Path)):
+        return ModelSource(text, _checked_path(str(made), text))
+    if isinstance(made, tuple):
+        if len(made) != 2:
+            raise ModelError(text, f"returned {len(made)} things", "return the model, or (model, example_inputs)")
+        return ModelSource(text, made[0], made[1])
+    return ModelSource(text, made)
 
 
-def _checked_path(text: str) -> Path:
-    path = Path(text)
-    if not path.exists():
-        raise ModelError(text, "no such file", "give an .onnx or .pt2 file or module:function")
-    if path.is_dir():
-        raise ModelError(text, "is a folder", "give the model file in it")
-    if path.suffix.lower() not in MODEL_SUFFIXES:
-        raise ModelError(
-            text, f"has the unknown ending '{path.suffix}'", "give an .onnx or .pt2 file or module:function"
-        )
-    return path
+def _checked_path(path: str, where: str) -> Path:
+    if not Path(path).exists():
+        told = "no such file" if path == where else f"returned '{path}', which does not exist"
+        raise ModelError(where, told, "give an .onnx or .pt2 file or module:function")
+    return Path(path)
 
 
 def call(text: str, error: type[MulshiftError]) -> Any:
