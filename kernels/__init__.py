@@ -1,7 +1,7 @@
 """The compiled kernel library: where it is, and a plain binding for tests. Imports nothing else of ours.
 
-One shared object with a C ABI (`kernels/include/mulshift/kernels.h`), opened with ctypes. A wheel carries it beside this
-file; an editable install builds it in place.
+One shared object with a C ABI (`kernels/include/mulshift/kernels.h`), opened with ctypes. A wheel carries it beside
+this file; an editable install builds it in place.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+# make demo | test | test-all | bench | clean.   PYTHON, VENV and PIP_FLAGS may be given: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --constraint constraints.txt
+KERNEL_SOURCES := $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test test-all bench clean
+.DELETE_ON_ERROR:
+
+# Stamps: pip runs again only when what it would install has changed.
+INSTALLED := $(VENV)/.installed
+REAL_MODELS := $(VENV)/.real-models
+PEERS := $(VENV)/.peers
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+# Layer borders are tests too: tests/test_borders.py.
+test: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) $(REAL_MODELS)
+	$(BIN)/python -m pytest -m ""
+
+bench: $(INSTALLED) $(PEERS)
+	$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mulshift needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# foolbox is here for the 20 labelled images in its wheel; none of its dependencies are wanted.
+$(INSTALLED): pyproject.toml constraints.txt $(KERNEL_SOURCES) | $(BIN)/python
+	$(PIP) scikit-build-core cmake ninja
+	$(PIP) --no-build-isolation --editable '.[demo,test]'
+	$(PIP) --no-deps foolbox
+	touch $@
+
+$(REAL_MODELS): tests/real-models.txt constraints.txt | $(INSTALLED)
+	$(PIP) --no-deps --requirement tests/real-models.txt
+	touch $@
+
+$(PEERS): pyproject.toml constraints.txt | $(INSTALLED)
+	$(PIP) --no-build-isolation --editable '.[peers]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo kernels/mulshift_kernels.*
