@@ -7,6 +7,7 @@ A feed is one call of the model: input name -> array with its batch axis. `mulsh
 from __future__ import annotations
 
 import hashlib
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ class Dataset:
         count: number of feeds, None if it shows only at the end; `operator.length_hint` gives it too.
         start: starts one pass over the source.
         limit: most feeds that a pass gives.
+        inputs: what the feeds were fitted to.
     """
 
     where: str
     count: int | None
     start: Callable[[], Iterator[Feeds]]
     limit: int | None = None
+    inputs: tuple[InputSpec, ...] = ()
 
     def __iter__(self) -> Iterator[Feeds]:
         found = 0
@@ -48,6 +51,20 @@ class Dataset:
 
     def __length_hint__(self) -> int:
         return NotImplemented if self.count is None else self.count
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """Data that is opened once the model's inputs are known; `open_samples` takes it in place of the data itself.
+
+    Attributes:
+        data, limit, batch, images: as `open_samples` takes them.
+    """
+
+    data: Any
+    limit: int | None = None
+    batch: int = 1
+    images: Preprocessing | None = None
 
 
 def open_samples(
@@ -63,7 +80,7 @@ def open_samples(
     Args:
         data: path of an .npz, .npy or image file or of a folder of one kind of them; `module:function`; or in Python
             an array, a mapping of arrays, a function, or an iterable of feeds (mapping, array, or tuple in input
-            order; torch tensors too).
+            order; torch tensors too); a `DataRequest`; or a `Dataset` opened for the same inputs.
         inputs: what the model takes, see `input_specs`.
         limit: at most so many samples, rounded up to the model's batch; each feed of a function counts as one.
         batch: samples a feed where the model's batch is dynamic.
@@ -74,20 +91,24 @@ def open_samples(
     """
     if limit is not None and limit < 1:
         raise DataError("the limit", f"is {limit} samples", "give at least 1")
-    source = resolve(data)
     specs = tuple(inputs)
+    if isinstance(data, DataRequest):
+        return open_samples(data.data, specs, limit=limit or data.limit, batch=data.batch, images=data.images)
+    if isinstance(data, Dataset) and data.inputs == specs:
+        return data if limit is None else _limited(data, limit, specs)
+    source = resolve(data)
     if isinstance(source, Items):
-        return _limited(Dataset(source.where, source.count, lambda: _item_feeds(source, specs)), limit)
+        return _limited(Dataset(source.where, source.count, lambda: _item_feeds(source, specs)), limit, specs)
     found = _open_images(source, specs, batch, images) if isinstance(source, Images) else _arrays(source, specs, batch)
     rows = specs[0].rows(batch) if specs else 1
-    return _limited(found, None if limit is None else -(-limit // rows))
+    return _limited(found, None if limit is None else -(-limit // rows), specs)
 
 
-def _limited(data: Dataset, limit: int | None) -> Dataset:
+def _limited(data: Dataset, limit: int | None, inputs: tuple[InputSpec, ...]) -> Dataset:
     if data.count == 0:
         raise DataError(data.where, "holds no samples", "give at least one")
     count = data.count if limit is None or data.count is None else min(data.count, limit)
-    return Dataset(data.where, count, data.start, limit)
+    return Dataset(data.where, count, data.start, limit, inputs)
 
 
 def _arrays(source: Parts, inputs: tuple[InputSpec, ...], batch: int) -> Dataset:
@@ -141,6 +162,8 @@ def guess_inputs(data: Any, images: Preprocessing | None = None) -> tuple[InputS
     Raises:
         DataError: as `open_samples`; also images without a size.
     """
+    if isinstance(data, DataRequest):
+        return guess_inputs(data.data, data.images)
     source = resolve(data)
     if isinstance(source, Images):
         return (_image_spec(source.where, images),)
@@ -170,6 +193,26 @@ def _guess(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> InputSpec
     return InputSpec(name, known, ("N", *shape[1:]) if shape else ())
 
 
+def example_inputs(module: Any, data: Any) -> tuple[Any, ...] | dict[str, Any]:
+    """The first sample of the data as a torch module takes it: by name where `forward` has the names, else in order.
+
+    Args:
+        module: an nn.Module.
+        data: as `open_samples` takes it.
+
+    Returns:
+        numpy arrays, for `mulshift.ir.load(module, example_inputs)`.
+
+    Raises:
+        DataError: as `open_samples`.
+    """
+    feeds = next(iter(open_samples(data, guess_inputs(data))))
+    parameters = inspect.signature(module.forward).parameters
+    if all(name in parameters for name in feeds):
+        return dict(feeds)
+    return tuple(feeds.values())
+
+
 def digest(samples: Samples) -> str:
     """SHA-256 (hex) over the names, types, shapes and bytes of all feeds, in order; reads them once."""
     total = hashlib.sha256()
@@ -187,4 +230,14 @@ def count_of(samples: Samples) -> int | None:
     return None if found < 0 else found
 
 
-__all__ = ["Dataset", "InputSpec", "count_of", "digest", "guess_inputs", "input_specs", "open_samples"]
+__all__ = [
+    "DataRequest",
+    "Dataset",
+    "InputSpec",
+    "count_of",
+    "digest",
+    "example_inputs",
+    "guess_inputs",
+    "input_specs",
+    "open_samples",
+]

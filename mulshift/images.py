@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -78,6 +78,17 @@ class Preprocessing:
             raise UsageError("--image-crop", f"{self.crop} is outside (0, 1]", "give for instance 0.875")
         if self.size is not None and min(self.size) < 1:
             raise UsageError("--image-size", f"{self.size} is not positive", "give HEIGHTxWIDTH")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """From `as_dict`, also after JSON made lists of its tuples."""
+        norm, size = data["normalization"], data["size"]
+        plain = None if norm is None else Normalization(norm["scale"], tuple(norm["mean"]), tuple(norm["std"]))
+        return cls(**{**data, "normalization": plain, "size": None if size is None else (size[0], size[1])})
 
 
 def parse_preprocessing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import tracemalloc
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mulshift.data import InputSpec, digest, guess_inputs, input_specs, open_samples
+from mulshift.data import (
+    DataRequest,
+    InputSpec,
+    digest,
+    example_inputs,
+    guess_inputs,
+    input_specs,
+    open_samples,
+)
 from mulshift.images import Normalization, Preprocessing, parse_preprocessing
 from mulshift.ir import DataError, UsageError
 
@@ -201,7 +210,7 @@ def test_inputs_must_agree_in_number(tmp_path: Path) -> None:
 def test_shapes_are_checked_before_anything_is_read(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", X)
     np.save(tmp_path / "b.npy", X[:, :2])
-    with pytest.raises(DataError, match="b.npy"):
+    with pytest.raises(DataError, match=r"b\.npy"):
         open_samples(tmp_path, (IMAGE,))
 
 
@@ -210,7 +219,7 @@ def test_a_file_cut_short_is_found_when_opened(tmp_path: Path) -> None:
     whole = (tmp_path / "a.npy").read_bytes()
     for size in (0, 5, 60, len(whole) - 1):
         (tmp_path / "a.npy").write_bytes(whole[:size])
-        with pytest.raises(DataError, match="not a readable .npy"):
+        with pytest.raises(DataError, match=r"not a readable \.npy"):
             open_samples(tmp_path / "a.npy", (IMAGE,))
 
 
@@ -348,3 +357,30 @@ def test_options_are_read() -> None:
     assert made.normalization == Normalization(1 / 255, (0.485, 0.456, 0.406), (0.5,))
     assert made.size == (224, 320)
     assert parse_preprocessing(scale="1/127.5", mean="1").normalization == Normalization(1 / 127.5, (1.0,))
+    assert Preprocessing.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+    assert Preprocessing.from_dict(json.loads(json.dumps(Preprocessing().as_dict()))) == Preprocessing()
+
+
+def test_a_request_is_opened_when_the_inputs_are_known() -> None:
+    request = DataRequest(X, limit=4, batch=2)
+    samples = open_samples(request, (IMAGE,))
+    assert [f["x"].shape[0] for f in samples] == [2, 2]
+    assert open_samples(samples, (IMAGE,)) is samples
+    with pytest.raises(DataError):
+        list(open_samples(samples, (InputSpec("x", F32, ("N", 3, 5, 5)),)))
+
+
+def test_example_inputs_follow_the_names_of_forward() -> None:
+    import torch
+
+    class Two(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a - b
+
+    a, b = np.ones((3, 2)), np.zeros((3, 2))
+    by_name = example_inputs(Two(), {"b": b, "a": a})
+    assert isinstance(by_name, dict)
+    assert by_name["a"].tolist() == [[1.0, 1.0]]
+    in_order = example_inputs(Two(), {"first": b, "second": a})
+    assert isinstance(in_order, tuple)
+    assert in_order[0].tolist() == [[0.0, 0.0]]
