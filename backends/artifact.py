@@ -44,6 +44,10 @@ class Artifact:
             int(v.const_value.nbytes) for v in self.model.graph.initializers.values() if v.const_value is not None
         )
 
+    def serialize(self) -> bytes:
+        """The bytes of model.onnx; they depend on the graph alone."""
+        return bytes(self.proto.SerializeToString(deterministic=True))
+
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Outputs by name, on ONNX Runtime.
 
@@ -56,7 +60,7 @@ class Artifact:
         if self._session is None:
             from mulshift.backends.onnxruntime import session
 
-            self._session = session(self.proto.SerializeToString(), self.threads)
+            self._session = session(self.serialize(), self.threads)
         names = [o.name for o in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
@@ -77,7 +81,7 @@ class Artifact:
             if self.weight_bytes() > EXTERNAL_BYTES:
                 ir.save(self.model, path, external_data=WEIGHTS_FILE)
             else:
-                path.write_bytes(self.proto.SerializeToString(deterministic=True))
+                path.write_bytes(self.serialize())
         except OSError as e:
             raise OutputError(f"'{path}'", f"cannot be written ({e.strerror or e})") from e
         return path

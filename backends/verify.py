@@ -189,3 +189,26 @@ def _compare_outputs(model: ir.Model, expected: Mapping[str, Array], got: list[A
 def _is_border(value: ir.Value) -> bool:
     node = value.producer()
     return node is not None and node.op_type == "DequantizeLinear"
+
+
+def verify_runtime(artifact: Artifact, samples: Iterable[Feeds]) -> Verified:
+    """Compare the outputs of the optimized session with those of the graph run as it is written.
+
+    Raises:
+        VerificationError: an output differs.
+    """
+    data = artifact.serialize()
+    plain, optimized = session(data, optimize=False), session(data)
+    count = elements = 0
+    for feeds in samples:
+        for value, expected, got in zip(
+            artifact.model.graph.outputs, plain.run(None, dict(feeds)), optimized.run(None, dict(feeds)), strict=True
+        ):
+            difference = first_difference(expected, got)
+            if difference is not None:
+                raise VerificationError(f"output '{value.name}'", f"{difference} when ONNX Runtime optimizes")
+            elements += got.size
+        count += 1
+    if not count:
+        raise VerificationError("verification", "there is no sample to run", "give at least one")
+    return Verified(count, len(artifact.model.graph.outputs), elements)

@@ -1,0 +1,246 @@
+"""The main job: model and calibration data in, verified integer-only artifact out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from mulshift.backends import Artifact, find_target, lower
+from mulshift.backends.artifact import MODEL_FILE
+from mulshift.backends.verify import Verified, verify_integer
+from mulshift.backends.verify_qdq import verify_qdq
+from mulshift.data import example_inputs as first_sample
+from mulshift.data import input_specs, open_samples
+from mulshift.image_input import ImageInput, adapter
+from mulshift.ir import DataError, Feeds, Level, Samples, Target, UnsupportedError, UsageError, load
+from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, versions
+from mulshift.measure import measure
+from mulshift.output_folder import LOCK_FILE, REPORT_FILE, TIMING_FILE, check_output, staged, write_text
+from mulshift.passes.calibrate import check_feeds
+from mulshift.passes.pipeline import Pipeline, PipelineResult, Progress, silent
+from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
+from mulshift.report import Facts, Report, make_report
+from mulshift.report import float_islands as islands_of
+from mulshift.sources import ModelSource
+
+ISLANDS = ("report", "forbid")
+_FORM = {Level.INTEGER: "integer", Level.QDQ: "qdq"}
+_INTEGER_PASS, _IMAGE_PASS = "to-integer", "fold-input"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Result of `compile`.
+
+    Attributes:
+        artifact: what runs.
+        report: content of report.json.
+        lock: content of lock.json.
+        seconds: (stage, seconds) of every pass; the only thing here that differs between equal runs.
+        folder: where it was written, or None.
+        levels: the graph at each level, for a look.
+    """
+
+    artifact: Artifact
+    report: Report
+    lock: Lock
+    seconds: tuple[tuple[str, float], ...]
+    folder: Path | None
+    levels: dict[Level, ir.Model] = field(repr=False)
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """`Artifact.run`."""
+        return self.artifact.run(feeds)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `compile` was asked, as recorded in the lock.
+
+    Attributes:
+        target: name of a row of `mulshift.backends.TARGETS`.
+        seed: for passes that draw random numbers.
+        float_islands: "report" or "forbid".
+        verify_samples: calibration samples that verification and SQNR run.
+        input_image: for a uint8 image input.
+    """
+
+    target: str = "onnxruntime"
+    seed: int = 0
+    float_islands: str = "report"
+    verify_samples: int = 2
+    input_image: ImageInput | None = None
+
+    def __post_init__(self) -> None:
+        if self.float_islands not in ISLANDS:
+            raise UsageError("float_islands", f"'{self.float_islands}' is not known", f"use {' or '.join(ISLANDS)}")
+        if self.verify_samples < 1:
+            raise UsageError("verify_samples", f"is {self.verify_samples}", "verify with at least 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        image = None if self.input_image is None else self.input_image.as_dict()
+        return {
+            "target": self.target,
+            "seed": self.seed,
+            "float_islands": self.float_islands,
+            "verify_samples": self.verify_samples,
+            "input_image": image,
+        }
+
+
+def compile(
+    model: Any,
+    calibration: Any,
+    *,
+    recipe: RecipeSource = "int8",
+    target: str = "onnxruntime",
+    output: str | Path | None = None,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    seed: int = 0,
+    float_islands: str = "report",
+    input_image: ImageInput | None = None,
+    verify_samples: int = 2,
+    sources: Sources | None = None,
+    progress: Progress = silent,
+) -> Compiled:
+    """Compile a trained model to integers, verify it on stock ONNX Runtime, and write it.
+
+    Args:
+        model: what `mulshift.ir.load` takes: path of .onnx or .pt2, onnx or onnx_ir model, torch module, program.
+        calibration: what `mulshift.data.open_samples` takes: path, arrays, list of feeds, function.
+        recipe: name, path of a YAML file, or `Recipe`.
+        target: row of `mulshift.backends.TARGETS`.
+        output: folder for model.onnx, report.json, lock.json; None writes nothing. An old artifact there is replaced.
+        example_inputs, dynamic_shapes: to export a torch module; the first calibration sample serves otherwise.
+        seed: for passes that draw random numbers.
+        float_islands: "report" lists what has no integer form, "forbid" makes it an error.
+        input_image: take uint8 images and fold the preprocessing in.
+        verify_samples: calibration samples that verification and SQNR run.
+        sources: what to record in the lock for `replay`.
+        progress: `progress(stage, done, total or None)`.
+
+    Raises:
+        MulshiftError: one line on what is wrong; nothing is written then.
+    """
+    options = Options(target, seed, float_islands, verify_samples, input_image)
+    row, steps = find_target(target), _with_image(load_recipe(recipe), input_image)
+    folder = None if output is None else check_output(output)
+    progress("load", 0, None)
+    imported = load(model, _examples(model, example_inputs, calibration), dynamic_shapes)
+    samples = HashedSamples(open_samples(calibration, input_specs(imported)))
+    _check_first(imported, samples)
+    result = Pipeline(steps).run(
+        imported, samples, target=_FORM[row.level], seed=seed, adapt=adapter(input_image), progress=progress
+    )
+    if float_islands == "forbid":
+        _forbid_islands(result.model)
+    return _finish(imported, result, samples, steps, row, options, sources, folder, progress)
+
+
+def _finish(
+    imported: ir.Model,
+    result: PipelineResult,
+    samples: HashedSamples,
+    recipe: Recipe,
+    row: Target,
+    options: Options,
+    sources: Sources | None,
+    folder: Path | None,
+    progress: Progress,
+) -> Compiled:
+    after = _at_level(result, row)
+    artifact = lower(after, row)
+    adapt = adapter(options.input_image)
+    few = list(islice(samples, options.verify_samples))
+    progress("verify", 0, None)
+    verified = _verify(artifact, after, [adapt(after, s) for s in few])
+    progress("report", 0, None)
+    reference = result.levels.get(Level.FLOAT, result.levels.get(Level.QDQ, after))
+    feeds = [(adapt(imported, s), adapt(reference, s), adapt(after, s)) for s in few]
+    measured = measure(imported, reference, after, feeds)
+    data = artifact.serialize()
+    facts = Facts(recipe.name, imported, after, artifact, len(data), result.records, measured, verified)
+    report = make_report(facts)
+    lock = Lock(
+        sources=sources or Sources(),
+        model_sha256=model_sha256(imported),
+        calibration_sha256=samples.sha256(),
+        recipe=recipe.text(),
+        options=options.as_dict(),
+        versions=versions(),
+        outputs={MODEL_FILE: sha256(data), REPORT_FILE: sha256(report.text().encode())},
+    )
+    seconds = tuple((r.name, r.seconds) for r in result.records)
+    if folder is not None:
+        _write(folder, artifact, report, lock, seconds)
+    progress("done", 1, 1)
+    return Compiled(artifact, report, lock, seconds, folder, dict(result.levels))
+
+
+def _write(
+    folder: Path, artifact: Artifact, report: Report, lock: Lock, seconds: tuple[tuple[str, float], ...]
+) -> None:
+    with staged(folder) as staging:
+        artifact.save(staging)
+        write_text(staging / REPORT_FILE, report.text())
+        write_text(staging / LOCK_FILE, lock.text())
+        write_text(staging / TIMING_FILE, json.dumps([[name, round(s, 3)] for name, s in seconds]) + "\n")
+
+
+def _examples(model: Any, given: Any, calibration: Any) -> Any:
+    """Inputs to export a torch module with: the caller's, else the first calibration sample."""
+    if given is not None or not ModelSource("model", model).is_module:
+        return given
+    return first_sample(model, calibration)
+
+
+def _check_first(model: ir.Model, samples: Samples) -> None:
+    """Fail before the long work if the data does not fit."""
+    first = next(iter(samples), None)
+    if first is None:
+        raise DataError("calibration data", "holds no sample", "give at least one")
+    check_feeds(model.graph, first, "calibration sample 0")
+
+
+def _with_image(recipe: Recipe, image: ImageInput | None) -> Recipe:
+    """The recipe with the image's numbers in `fold-input`, which is put before `calibrate` if it is not there."""
+    if image is None:
+        return recipe
+    options = {k: v for k, v in image.as_dict().items() if v is not None}
+    step = Step.model_validate({"pass": _IMAGE_PASS, "options": options})
+    names = [s.name for s in recipe.passes]
+    if _IMAGE_PASS in names:
+        steps = [step if s.name == _IMAGE_PASS else s for s in recipe.passes]
+    else:
+        at = names.index("calibrate") if "calibrate" in names else 0
+        steps = [*recipe.passes[:at], step, *recipe.passes[at:]]
+    return load_recipe(recipe.model_copy(update={"passes": tuple(steps)}))
+
+
+def _forbid_islands(model: ir.Model) -> None:
+    islands = islands_of(model)
+    if islands:
+        where, why = islands[0]
+        more = f" (and {len(islands) - 1} more)" if len(islands) > 1 else ""
+        raise UnsupportedError(where, f"has no integer form: {why}{more}", "allow it with float_islands='report'")
+
+
+def _at_level(result: PipelineResult, row: Target) -> ir.Model:
+    if row.level not in result.levels:
+        found = ", ".join(str(level) for level in result.levels)
+        cause = f"the recipe ends without a graph at level {row.level} (it made {found})"
+        raise UsageError(f"target '{row.name}'", cause, f"let the recipe end in '{_INTEGER_PASS}'")
+    return result.levels[row.level]
+
+
+def _verify(artifact: Artifact, after: ir.Model, feeds: list[Feeds]) -> Verified:
+    if artifact.target.level is Level.QDQ:
+        return verify_qdq(after, feeds)
+    return verify_integer(artifact, after, feeds)

@@ -1,0 +1,103 @@
+"""Latency of models on this machine: minimum of many runs, one process a configuration (sessions disturb each other)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mulshift.backends.artifact import MODEL_FILE
+from mulshift.data import input_specs, open_samples
+from mulshift.fitting import InputSpec
+from mulshift.ir import DataError, Feeds, ModelError
+from mulshift.ir.frontend.onnx import read_onnx
+
+_DYNAMIC = 1
+"""Size of a dynamic dimension where no data is given."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Attributes:
+    name: of the model, as the caller calls it.
+    threads: of one operator.
+    milliseconds: minimum over `runs`.
+    runs: how many were timed.
+    """
+
+    name: str
+    threads: int
+    milliseconds: float
+    runs: int
+
+
+def bench(
+    models: str | Path | Mapping[str, str | Path],
+    feeds: Any = None,
+    threads: Sequence[int] = (1,),
+    seconds: float = 2.0,
+) -> list[Latency]:
+    """Time models on ONNX Runtime with the same feed.
+
+    Args:
+        models: an artifact's folder or an .onnx file, or several by name (say integer, qdq and float).
+        feeds: as `mulshift.data.open_samples` takes them, the first is used; None draws random numbers with seed 0,
+            dynamic dimensions 1.
+        threads: configurations to time.
+        seconds: of timing, a configuration.
+
+    Raises:
+        ModelError: a model cannot be read or run.
+        DataError: the feeds do not fit.
+    """
+    named = dict(models) if isinstance(models, Mapping) else {Path(models).name: models}
+    found = []
+    with tempfile.TemporaryDirectory(prefix="mulshift-bench-") as folder:
+        for name, source in named.items():
+            path = _file(Path(source))
+            data = Path(folder) / "feeds.npz"
+            np.savez(data, **_first(path, feeds))
+            found += [_time(name, path, data, count, seconds) for count in threads]
+    return found
+
+
+def _file(path: Path) -> Path:
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(f"'{path}'", "is no model and no artifact", "give an .onnx file or an artifact's folder")
+    return file
+
+
+def _first(path: Path, feeds: Any) -> dict[str, Any]:
+    specs = input_specs(read_onnx(str(path)))
+    if feeds is None:
+        rng = np.random.default_rng(0)
+        return {spec.name: _random(rng, spec) for spec in specs}
+    first: Feeds = next(iter(open_samples(feeds, specs, limit=1)))
+    return dict(first)
+
+
+def _random(rng: np.random.Generator, spec: InputSpec) -> Any:
+    if spec.shape is None:
+        raise DataError(f"input '{spec.name}'", "has no known rank", "give data to time with")
+    shape = [d if isinstance(d, int) else _DYNAMIC for d in spec.shape]
+    if spec.dtype.kind == "f":
+        return rng.standard_normal(shape).astype(spec.dtype)
+    return rng.integers(0, 2 if spec.dtype.kind == "b" else 128, shape).astype(spec.dtype)
+
+
+def _time(name: str, model: Path, data: Path, threads: int, seconds: float) -> Latency:
+    command = [sys.executable, "-m", "mulshift.latency_worker", str(model), str(data), str(threads), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError(f"'{model}'", f"cannot be timed ({last})")
+    made = json.loads(done.stdout)
+    return Latency(name, threads, made["milliseconds"], made["runs"])
