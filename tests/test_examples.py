@@ -1,0 +1,20 @@
+"""The examples run as a newcomer runs them, and print what the docs say that they print."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def _printed(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_custom_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _printed("custom_pass.py", capsys)
+    assert [line.split(":")[1].strip() for line in lines] == ["changed", "left alone", "Relu, Neg, Neg"]
