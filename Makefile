@@ -16,7 +16,9 @@ REAL_MODELS := $(VENV)/.real-models
 PEERS := $(VENV)/.peers
 
 demo: $(INSTALLED)
-	$(BIN)/python examples/demo.py
+	$(BIN)/mulshift compile examples/efficientnet_lite0.py:model \
+	  --calibration examples/efficientnet_lite0.py:samples -o demo/efficientnet-lite0
+	$(BIN)/python examples/demo.py demo/efficientnet-lite0 demo/float.onnx
 
 # Layer borders are tests too: tests/test_borders.py.
 test: $(INSTALLED)
