@@ -11,10 +11,10 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 from mulshift.ir.errors import UsageError
+from mulshift.ir.frontend.files import FileKind, sniff
 from mulshift.ir.frontend.normalize import normalize
 from mulshift.ir.frontend.onnx import read_onnx, read_proto
 from mulshift.ir.frontend.quantized import read_quantized
-from mulshift.ir.frontend.validate import FileKind, sniff
 
 
 def load(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from mulshift.ir.errors import ModelError
 from mulshift.ir.frontend.opset import upgrade
-from mulshift.ir.frontend.validate import check_operators, check_weights
+from mulshift.ir.frontend.validate import check_structure, sort
+from mulshift.ir.frontend.weights import check_weights
 from mulshift.ir.metadata import ORIGIN, get_level, origin, set_origin
 from mulshift.ir.operators import DOMAIN
 from mulshift.ir.types import Level
@@ -21,12 +21,12 @@ def normalize(model: ir.Model) -> ir.Model:
     """
     if get_level(model) is Level.INTEGER:
         return model
-    _sort(model)
+    sort(model)
     common.RemoveInitializersFromInputsPass()(model)
     common.InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
-    common.RemoveUnusedFunctionsPass()(model)
-    check_operators(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     name_nodes(model)
+    check_structure(model)
     for node in model.graph.all_nodes():
         if ORIGIN not in node.metadata_props:
             set_origin(node, origin(node))
@@ -38,13 +38,6 @@ def normalize(model: ir.Model) -> ir.Model:
     lift_constants(model)
     infer_shapes(model)
     return model
-
-
-def _sort(model: ir.Model) -> None:
-    try:
-        common.TopologicalSortPass()(model)
-    except ValueError as e:
-        raise ModelError("graph", f"is not a valid order of computation ({e})", "export it again") from e
 
 
 def name_nodes(model: ir.Model) -> None:

@@ -8,7 +8,8 @@ import onnx
 import onnx_ir as ir
 
 from mulshift.ir.errors import ModelError
-from mulshift.ir.frontend.validate import check_external_data, check_proto
+from mulshift.ir.frontend.validate import check_proto
+from mulshift.ir.frontend.weights import check_external_data
 
 
 def read_onnx(path: str) -> ir.Model:
@@ -17,7 +18,7 @@ def read_onnx(path: str) -> ir.Model:
     Raises:
         ModelError: not an ONNX file, cut short, not a valid graph, or external data missing or too short.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         proto = onnx.load_model(path, format="protobuf", load_external_data=False)

@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir.errors import ModelError, UsageError
-from mulshift.ir.frontend.validate import check_weights  # noqa: F401
 from mulshift.ir.metadata import set_origin
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
