@@ -91,9 +91,9 @@ def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
         add_initializer(graph, f"{base}.scale", scale),
         add_initializer(graph, f"{base}.zero_point", np.zeros(scale.shape, np.int32)),
     ]
-    attributes = [ir.AttrInt64("axis", 0)] if scale.ndim else []
+    attributes = {"axis": 0} if scale.ndim else {}
     name = fresh_name(graph, f"{base}.dequantized")
-    made = ir.node("DequantizeLinear", inputs, attributes, name=name)  # type: ignore[arg-type]
+    made = ir.node("DequantizeLinear", inputs, attributes, name=name)
     made.outputs[0].name = name
     made.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     made.outputs[0].shape = ir.Shape(bias.shape)

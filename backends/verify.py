@@ -59,12 +59,12 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
     for feeds in samples:
         sizes, fed, outputs = _survey(interpreter, feeds, cut)
         groups = groups or list(_groups(proto, sizes))
-        if not cut:
-            _compare_outputs(specification, outputs, plain.run(None, dict(feeds)))
         tensors = sum(len(g.values) for g in groups)
         for group in groups:
             got = group.run({**feeds, **fed})
             elements += _compare(interpreter, feeds, got)
+        if not cut:
+            _compare_outputs(specification, outputs, plain.run(None, dict(feeds)))
         count += 1
     if not count:
         raise VerificationError("verification", "there is no sample to run", "give at least one")

@@ -1,4 +1,4 @@
-"""Latency of models on this machine: minimum of many runs, one process a configuration (sessions disturb each other)."""
+"""Latency on this machine: minimum of many runs, one process a configuration, for sessions disturb each other."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def replay(
             **options,
         )
     folder_of_lock = Path(path) if Path(path).is_dir() else Path(path).parent
-    return Replayed(tuple([*_damage(lock, folder_of_lock), *_differences(lock, made.lock)]), made)
+    return Replayed((*_damage(lock, folder_of_lock), *_differences(lock, made.lock)), made)
 
 
 def _model(lock: Lock, model: Any, example_inputs: Any) -> tuple[Any, Any]:

@@ -1,0 +1,204 @@
+"""The three ONNX Runtime forms of one small network, and that their verification can fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import tiny
+
+from mulshift.backends import TARGETS, Artifact, find_target, lower, verify
+from mulshift.backends.onnxruntime import session
+from mulshift.backends.qdq import freeze
+from mulshift.backends.verify import verify_integer, verify_runtime
+from mulshift.ir import DataError, Interpreter, ModelError, OutputError, UsageError, VerificationError, add_initializer
+
+
+@pytest.fixture
+def qdq() -> ir.Model:
+    model = tiny.float_model()
+    tiny.TinyQdq()(model)
+    return model
+
+
+@pytest.fixture
+def integer(qdq: ir.Model) -> ir.Model:
+    tiny.TinyInteger()(qdq)
+    return qdq
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "onnxruntime-portable"])
+def test_integers_are_those_of_the_specification(integer: ir.Model, target: str) -> None:
+    artifact = lower(integer, target)
+    found = verify_integer(artifact, integer, tiny.samples(3))
+    assert (found.samples, found.tensors, found.differences) == (3, 2, 0)
+    assert found.elements == 3 * (3 * 36 + 4 * 36)
+
+
+def test_integer_form_has_bodies_and_portable_form_has_none(integer: ir.Model) -> None:
+    kept, inlined = lower(integer, "onnxruntime").model, lower(integer, "onnxruntime-portable").model
+    assert {key[1] for key in kept.functions} == {"Conv", "ConvAccumulate", "Requantize"}
+    assert not inlined.functions and "mulshift" not in inlined.opset_imports
+    assert {n.domain for n in inlined.graph} == {""}
+    assert "h" in {v.name for n in inlined.graph for v in n.outputs}
+
+
+def test_lowering_leaves_the_model_as_it_is(integer: ir.Model) -> None:
+    before = ir.serde.serialize_model(integer)
+    for name in ("onnxruntime", "onnxruntime-portable"):
+        lower(integer, name)
+    assert ir.serde.serialize_model(integer) == before
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "onnxruntime-portable"])
+def test_a_wrong_bias_is_named(integer: ir.Model, target: str) -> None:
+    """Break it on purpose: the artifact was lowered from another graph than the specification."""
+    artifact = lower(integer, target)
+    bias = integer.graph.initializers["bias"]
+    assert bias.const_value is not None
+    moved = bias.const_value.numpy().copy()
+    moved[2] += 400
+    bias.const_value = ir.tensor(moved)
+    with pytest.raises(VerificationError, match=r"^node 'conv' \(Conv.*in 'h' \d+ of 144 differ, first at \[0, 2,"):
+        verify_integer(artifact, integer, tiny.samples(1))
+
+
+def test_no_sample_verifies_nothing(integer: ir.Model) -> None:
+    with pytest.raises(VerificationError, match="no sample"):
+        verify_integer(lower(integer, "onnxruntime"), integer, [])
+
+
+def test_groups_bound_what_is_held(integer: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = []
+    original = verify._group
+    monkeypatch.setattr(verify, "GROUP_BYTES", 1)
+    monkeypatch.setattr(
+        verify, "_group", lambda proto, names, sizes: groups.append(names) or original(proto, names, sizes)
+    )
+    assert verify_integer(lower(integer, "onnxruntime"), integer, tiny.samples(2)).tensors == 2
+    assert groups == [["x.integer"], ["h"]]
+
+
+def test_after_a_float_island_the_specification_is_fed() -> None:
+    """Exp in float may differ in the last bit between torch and ONNX Runtime; what follows is still compared."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    island (float[1, 8] x) => (uint8[8, 1] y)
+    <float s = {0.01}, uint8 z = {3}>
+    { e = Exp (x)  q = QuantizeLinear (e, s, z)  y = Transpose (q) }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    for value in (model.graph.node(0).outputs[0], model.graph.node(1).outputs[0]):
+        value.type = ir.TensorType(ir.DataType.FLOAT if value.name == "e" else ir.DataType.UINT8)
+    model.metadata_props["mulshift.level"] = "INTEGER"
+    x = np.linspace(-1, 0.9, 8, dtype=np.float32)[None]
+    found = verify_integer(lower(model, "onnxruntime"), model, [{"x": x}])
+    assert (found.tensors, found.elements) == (1, 8)
+
+
+def test_bytes_do_not_depend_on_the_run_or_on_the_exporter(integer: ir.Model) -> None:
+    first = lower(integer, "onnxruntime").serialize()
+    node = integer.graph.node(1)
+    node.metadata_props["pkg.torch.onnx.stack_trace"] = "/home/someone/model.py"
+    node.doc_string = "from /home/someone"
+    assert lower(integer, "onnxruntime").serialize() == first
+
+
+def test_qdq_form_holds_integers(qdq: ir.Model) -> None:
+    made = lower(qdq, "onnxruntime-qdq").model
+    types = {n: v.dtype for n, v in made.graph.initializers.items() if n.endswith(".frozen")}
+    assert types == {"w.quantized.frozen": ir.DataType.INT8, "bias.frozen": ir.DataType.INT32}
+    assert "w" not in made.graph.initializers and "bias" not in made.graph.initializers
+    assert [n.op_type for n in made.graph].count("QuantizeLinear") == 2
+
+
+def test_qdq_form_equals_the_graph_that_training_saw(qdq: ir.Model) -> None:
+    """Frozen weights are the fake-quantized ones, and ONNX Runtime fuses to QLinearConv with sums that are exact."""
+    feeds = tiny.samples(1)[0]
+    expected = Interpreter(qdq).run(feeds)["y"].numpy()
+    got = lower(qdq, "onnxruntime-qdq").run(feeds)["y"]
+    steps = np.abs(got - expected) / float(tiny.Y.scale)
+    assert steps.max() < 1.5  # one step: bias rounding to s32 and another order of float sums
+    assert np.count_nonzero(steps > 0.5) <= 2
+
+
+def test_freezing_twice_changes_nothing(qdq: ir.Model) -> None:
+    once = ir.serde.serialize_model(freeze(qdq))
+    assert ir.serde.serialize_model(freeze(qdq)) == once
+
+
+def test_a_float_bias_without_quantized_weights_is_left_alone() -> None:
+    model = tiny.float_model()
+    before = ir.serde.serialize_model(model)
+    assert ir.serde.serialize_model(freeze(model)) == before
+
+
+def test_second_activation_of_a_product_becomes_u8() -> None:
+    """u8 x s8 of two activations saturates on x86 without VNNI whatever the session says; u8 x u8 is exact."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    product (float[4, 256] a, float[256, 4] b) => (float[4, 4] y)
+    <float s = {0.01}, uint8 z = {0}, float t = {0.01}, int8 n = {0}>
+    {
+      aq = QuantizeLinear (a, s, z)  af = DequantizeLinear (aq, s, z)
+      bq = QuantizeLinear (b, t, n)  bf = DequantizeLinear (bq, t, n)
+      y = MatMul (af, bf)
+    }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    model.metadata_props["mulshift.level"] = "QDQ"
+    for node, dtype in zip(model.graph, (2, 1, 3, 1, 1), strict=True):
+        node.outputs[0].type = ir.TensorType(ir.DataType(dtype))
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(200, 256, (4, 256)), rng.integers(100, 128, (256, 4))
+    artifact = lower(model, "onnxruntime-qdq")
+    zero = artifact.model.graph.node(2).inputs[2]
+    assert zero is not None and zero.const_value is not None and zero.const_value.numpy() == np.uint8(128)
+    got = artifact.run({"a": (a * 0.01).astype(np.float32), "b": (b * 0.01).astype(np.float32)})["y"]
+    assert np.abs(got / 1e-4 - a @ b).max() < 8  # float32 carries 24 bits of sums near 2^23
+
+
+def test_precise_session_is_exact_where_products_saturate() -> None:
+    """Constant s8 weights near 127 times u8 near 255 overflow vpmaddubsw's 16 bits on AVX2."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(200, 256, (8, 256)).astype(np.uint8), rng.integers(100, 128, (256, 16)).astype(np.int8)
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    product (uint8[8, 256] x) => (int32[8, 16] y) { y = MatMulInteger (x, w) }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    model.graph.node(0).replace_input_with(1, add_initializer(model.graph, "w", w))
+    data = ir.serde.serialize_model(model).SerializeToString()
+    assert np.array_equal(session(data).run(None, {"x": x})[0], x.astype(np.int32) @ w.astype(np.int32))
+
+
+def test_targets_are_rows() -> None:
+    assert find_target("onnxruntime") is TARGETS["onnxruntime"]
+    with pytest.raises(UsageError, match="did you mean 'onnxruntime-qdq'"):
+        find_target("onnxruntime-qqd")
+
+
+def test_a_graph_of_another_level_is_refused(qdq: ir.Model) -> None:
+    with pytest.raises(UsageError, match="wants a graph at level INTEGER, not QDQ"):
+        lower(qdq, "onnxruntime")
+
+
+def test_run_checks_the_feeds(integer: ir.Model) -> None:
+    artifact = lower(integer, "onnxruntime")
+    with pytest.raises(DataError, match="'x'"):
+        artifact.run({"x": np.zeros((1, 3, 6, 5), np.float32)})
+    assert artifact.run(tiny.samples(1)[0])["y"].shape == (1, 4, 6, 6)
+
+
+def test_a_model_that_onnx_runtime_refuses_is_one_line() -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime refuses it") as caught:
+        session(b"not a model")
+    assert "\n" not in str(caught.value)
+
+
+def test_save_into_a_file_is_an_error(integer: ir.Model, tmp_path: object) -> None:
+    file = tmp_path / "file"  # type: ignore[operator]
+    file.write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        lower(integer, "onnxruntime").save(file / "folder")
+
+
+def test_optimized_and_plain_sessions_agree(integer: ir.Model) -> None:
+    artifact = lower(integer, "onnxruntime-portable")
+    assert verify_runtime(artifact, tiny.samples(2)).elements == 2 * 144
+    assert isinstance(artifact, Artifact)
