@@ -29,7 +29,8 @@ def diff(
     first: Annotated[str, typer.Argument(help="Artifact folder or model file.", metavar="A")],
     second: Annotated[str, typer.Argument(help="Artifact folder or model file.", metavar="B")],
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Compare values of one name on this data too.")
+        str | None,
+        typer.Option("--data", "-d", help="Compare values of one name on this data too (2 samples, see --limit)."),
     ] = None,
     limit: Limit = 2,
     batch: Batch = 1,

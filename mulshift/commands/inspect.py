@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    source: Annotated[
-        str, typer.Argument(help="Artifact folder, .onnx, .pt2, or module:function.", metavar="DIR|MODEL")
-    ],
+    source: Annotated[str, typer.Argument(help="Artifact folder, .onnx, .pt2, or module:function.", metavar="SOURCE")],
     layer: Annotated[
         str | None, typer.Option("--layer", "-l", help="Only layers with this in their name; tells all about them.")
     ] = None,
