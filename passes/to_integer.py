@@ -1,0 +1,63 @@
+"""QDQ graph -> INTEGER graph: dyadic arithmetic between the borders, every accumulator proven (ARITHMETIC.md).
+
+Each QuantizeLinear asks for an integer tensor; the operator in front of it, its fused clamp included, becomes a
+`mulshift::` operator that ends in that quantization. Operators that move integers are moved as they come. What has no
+integer form stays float between DequantizeLinear and QuantizeLinear and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from mulshift.ir import Level, UnsupportedError, UsageError, attach, describe, get_level, set_level
+from mulshift.passes.base import Contract, Pass
+from mulshift.passes.integer import MOVERS, RULES
+from mulshift.passes.integer.finish import finish
+from mulshift.passes.integer.lowering import Lowering
+from mulshift.passes.integer.walk import walk
+
+FLOAT_REASON = "mulshift.float_reason"
+
+
+@dataclass
+class ToInteger(Pass):
+    """Lower to integers.
+
+    Attributes:
+        float_islands: "report" leaves what has no integer form in float, logged and marked; "forbid" raises.
+
+    Raises:
+        AccumulatorOverflowError: an int32 accumulator cannot be proven safe.
+        UnsupportedError: there is a float island and `float_islands` is "forbid".
+    """
+
+    name: ClassVar[str] = "to-integer"
+    contract: ClassVar[Contract] = Contract.LOSSY
+    float_islands: Literal["report", "forbid"] = "report"
+
+    def __post_init__(self) -> None:
+        if self.float_islands not in ("report", "forbid"):
+            raise UsageError("to-integer", f"float_islands '{self.float_islands}'", "it is 'report' or 'forbid'")
+
+    def rewrite(self, model: ir.Model) -> None:
+        """See the module."""
+        if get_level(model) == Level.INTEGER:
+            return
+        low = Lowering(model, RULES, MOVERS)
+        walk(low)
+        islands = finish(low)
+        for node, reason in islands:
+            node.metadata_props[FLOAT_REASON] = reason
+            self.skipped(node, reason)
+        if islands and self.float_islands == "forbid":
+            node, reason = islands[0]
+            more = f" and {len(islands) - 1} more" if len(islands) > 1 else ""
+            raise UnsupportedError(describe(node) + more, reason, "allow it with --float-islands report")
+        for node in model.graph:
+            if node.domain == "mulshift":
+                self.changed(node, f"integer {node.op_type}")
+        attach(model)
+        set_level(model, Level.INTEGER)
