@@ -5,10 +5,12 @@ from __future__ import annotations
 from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
+from mulshift.passes.to_integer import ToInteger
 
 PASSES: dict[str, type[Pass]] = {
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
+    "to-integer": ToInteger,
 }
 
 __all__ = ["PASSES", "Contract", "Log", "Note", "Pass"]
