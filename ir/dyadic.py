@@ -79,8 +79,12 @@ def requantize(acc: Array, b: Array | int, c: Array | int, zero_point: int, qmin
     Returns:
         int64 in [qmin, qmax].
     """
-    product = np.asarray(acc, np.int64) * np.asarray(b, np.int64)
-    return np.clip(shift_round_half_up(product, c) + zero_point, qmin, qmax)
+    multiplier, shift = np.broadcast_arrays(np.asarray(b, np.int64), np.asarray(c, np.int64))
+    y = np.asarray(np.multiply(acc, multiplier, dtype=np.int64))
+    y += np.int64(1) << (shift - 1)
+    y >>= shift
+    y += zero_point
+    return np.clip(y, qmin, qmax, out=y)
 
 
 def is_narrow(b: Array | int, c: Array | int, bound: Array | int) -> Array:

@@ -140,5 +140,3 @@ def last_uses(graph: ir.Graph) -> Plan:
 def reads(node: ir.Node) -> list[ir.Value]:
     """Inputs of a node and what its subgraphs capture from outside."""
     return [v for v in node.inputs if v is not None] + captures(node)
-
-

@@ -1,7 +1,7 @@
 """One node run by ONNX Runtime, for operators and forms that the torch table does not have.
 
-The node becomes a graph of its own: its inputs and what its subgraphs capture from outside are the graph's inputs. Types
-that cannot be fed as numpy arrays (4 bits, bfloat16, float8) travel in their carriers, between two Casts.
+The node becomes a graph of its own: its inputs and what its subgraphs capture from outside are the graph's inputs.
+Types that cannot be fed as numpy arrays (4 bits, bfloat16, float8) travel in their carriers, between two Casts.
 """
 
 from __future__ import annotations

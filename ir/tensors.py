@@ -33,6 +33,8 @@ def to_torch(array: Array | torch.Tensor) -> torch.Tensor:
         array = array.astype(_CARRIERS[name])
     elif name.startswith(_FLOAT_CARRIERS):
         array = array.astype(np.float32)
+    elif array.dtype.char in "qQ":  # C's long long, which numpy tells from int64
+        array = array.view(np.int64 if array.dtype.char == "q" else np.uint64)
     shared = array if array.ndim == 0 else np.ascontiguousarray(array)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

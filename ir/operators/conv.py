@@ -40,7 +40,7 @@ _CONV = f"""
 
 
 def _accumulate(a: Attributes, x: Array, w: Array, bias: Array) -> Array:
-    return (conv(a, x, w) + bias).astype(np.int32)
+    return np.asarray(conv(a, x, w) + bias, np.int32)
 
 
 def _reference(a: Attributes, x: Array, w: Array, bias: Array, b: Array, c: Array) -> Array:

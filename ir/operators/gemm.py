@@ -34,11 +34,11 @@ _SUMS = """
 
 
 def _sums(a: Attributes, x: Array, w: Array) -> Array:
-    return matmul(x.astype(np.int64) - a["x_zero_point"], w.astype(np.int64) - a["w_zero_point"])
+    return matmul(x, w, int(a["x_zero_point"]), int(a["w_zero_point"]))
 
 
 def _accumulate(a: Attributes, x: Array, w: Array, bias: Array) -> Array:
-    return (_sums(a, x, w) + bias).astype(np.int32)
+    return np.asarray(_sums(a, x, w) + bias, np.int32)
 
 
 def _gemm(a: Attributes, x: Array, w: Array, bias: Array, b: Array, c: Array) -> Array:

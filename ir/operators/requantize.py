@@ -41,7 +41,7 @@ _BODY = """
 
 
 def _reference(a: Attributes, x: Array, b: Array, c: Array) -> Array:
-    centred = x.astype(np.int64) - a["x_zero_point"]
+    centred = x.astype(np.int64) - a["x_zero_point"] if a["x_zero_point"] else x
     y = requantize(centred, b, c, a["zero_point"], a["qmin"], a["qmax"])
     return y.astype(dtype_of(a["dtype"]))
 

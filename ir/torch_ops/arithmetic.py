@@ -44,9 +44,10 @@ def _clip(node: ir.Node, v: Sequence[Any]) -> Any:
     x, low, high = (*v, None, None)[:3]
     low = attribute(node, "min") if low is None else low
     high = attribute(node, "max") if high is None else high
-    low, high = (torch.as_tensor(b, dtype=x.dtype) if isinstance(b, float) else b for b in (low, high))
-    y = x if low is None else torch.maximum(x, low)
-    return y if high is None else torch.minimum(y, high)
+    if low is None and high is None:
+        return x
+    bounds = [b if b is None else torch.as_tensor(b, dtype=x.dtype) for b in (low, high)]
+    return torch.clamp(x, *bounds)
 
 
 def _fold(name: str) -> TorchOp:

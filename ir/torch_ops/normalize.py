@@ -12,12 +12,10 @@ from mulshift.ir.torch_ops.common import TorchOp
 
 
 def _batch(node: ir.Node, v: Sequence[Any]) -> Any:
-    from torch.nn import functional
-
     if attribute(node, "training_mode", 0) or len(node.outputs) > 1:
         return NotImplemented
-    x, scale, bias, mean, var = v
-    return functional.batch_norm(x, mean, var, scale, bias, False, 0.0, attribute(node, "epsilon", 1e-5))
+    x, scale, bias, mean, var = (v[0], *(p.reshape(-1, *[1] * (v[0].ndim - 2)) for p in v[1:]))
+    return (x - mean) * (scale * (var + attribute(node, "epsilon", 1e-5)).rsqrt()) + bias
 
 
 def _layer(node: ir.Node, v: Sequence[Any]) -> Any:

@@ -1,9 +1,9 @@
 """QuantizeLinear and DequantizeLinear: per tensor, per axis, per block; 2 to 16 bits (and s32 into DequantizeLinear).
 
-Gradients: an integer tensor cannot carry one, so where `x` or `scale` asks for a gradient the integers travel in a float
-tensor, the same numbers exactly, and rounding passes the gradient straight through inside the clamp and stops it
-outside (Bengio et al. 2013; with a trainable scale this is LSQ, Esser et al. 2020, without its step factor). Movers between
-the pair need nothing special.
+Gradients: an integer tensor cannot carry one, so where `x` or `scale` asks for a gradient the integers travel in a
+float tensor, the same numbers exactly, and rounding passes the gradient straight through inside the clamp and stops it
+outside (Bengio et al. 2013; with a trainable scale this is LSQ, Esser et al. 2020, without its step factor). Movers
+between the pair need nothing special.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _quantize(node: ir.Node, v: Sequence[Any]) -> Any:
     z = 0 if zero_point is None else _spread(node, zero_point.to(torch.float32), x)
     u = x.to(torch.float32) / s
     if u.requires_grad:
-        inside = torch.minimum(torch.maximum(u, _like(low - z, u)), _like(high - z, u))
+        inside = u.clamp(low - z, high - z)
         return inside.round().detach() + (inside - inside.detach()) + z
     q = u.round_().add_(z).clamp_(low, high)
     return q.to(torch_type(_CARRIERS.get(kind, kind)))
@@ -77,12 +77,6 @@ def _spread(node: ir.Node, p: Any, x: Any) -> Any:
     if block:
         return p.repeat_interleave(block, dim=axis).narrow(axis, 0, x.shape[axis])
     return p.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-
-
-def _like(bound: Any, u: Any) -> Any:
-    import torch
-
-    return torch.as_tensor(bound, dtype=u.dtype)
 
 
 TABLE: dict[str, TorchOp] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

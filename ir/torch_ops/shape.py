@@ -52,7 +52,7 @@ def _concat(node: ir.Node, v: Sequence[Any]) -> Any:
 def _expand(node: ir.Node, v: Sequence[Any]) -> Any:
     import torch
 
-    return v[0].expand(torch.broadcast_shapes(v[0].shape, integers(v[1])))
+    return v[0].expand(torch.broadcast_shapes(v[0].shape, integers(v[1])))  # type: ignore[no-untyped-call]
 
 
 def _tile(node: ir.Node, v: Sequence[Any]) -> Any:
