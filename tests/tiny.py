@@ -15,6 +15,7 @@ from mulshift.ir import (
     Level,
     QParams,
     add_initializer,
+    attach,
     dyadic,
     set_level,
     set_qparams,
@@ -139,10 +140,10 @@ class TinyInteger(Pass):
             add_initializer(graph, "b", np.array([v.b for v in d], np.int32).reshape(shape)),
             add_initializer(graph, "c", np.array([v.c for v in d], np.int32).reshape(shape)),
         ]
-        attributes = dict(
-            x_zero_point=128, w_zero_point=0, zero_point=0, qmin=0, qmax=255, dtype=2, strides=[1, 1],
-            pads=[1, 1, 1, 1], dilations=[1, 1], group=1, domain="mulshift",
-        )  # fmt: skip
+        attributes = {
+            "x_zero_point": 128, "w_zero_point": 0, "zero_point": 0, "qmin": 0, "qmax": 255, "dtype": 2,
+            "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1], "group": 1, "domain": "mulshift",
+        }  # fmt: skip
         made = _node(graph, "Conv", inputs, "h", ir.DataType.UINT8, **attributes)
         set_qparams(made, Y)
         node = made.producer()
@@ -153,6 +154,7 @@ class TinyInteger(Pass):
         out = _node(graph, "DequantizeLinear", [made, *_constants(graph, "y", Y)], "y", ir.DataType.FLOAT)
         out.shape = old.shape
         graph.outputs[0] = out
+        attach(model)
         self.changed(node, "integer")
         set_level(model, Level.INTEGER)
 
