@@ -28,7 +28,8 @@ def load(
         source: path of an .onnx or .pt2 file, `onnx_ir.Model`, `onnx.ModelProto`, `torch.nn.Module` (a `GraphModule`
             too) or `torch.export.ExportedProgram`. None of them is changed.
         example_inputs: for a module: a tuple of positional or a dict of named inputs (tensors or arrays).
-        dynamic_shapes: for a module: as `torch.export.export` takes it; the names of the dimensions are kept.
+        dynamic_shapes: for a module: as `torch.export.export` takes it; the names of the dimensions are kept. For an
+            ExportedProgram or .pt2, which have forgotten them: the same, to name them again.
 
     Returns:
         Opset 21 or newer, weights as initializers, every node named and with its origin, shapes inferred. An artifact
@@ -51,9 +52,10 @@ def _read(source: Any, example_inputs: Any, dynamic_shapes: Any) -> ir.Model:
         path = os.fspath(source)
         if sniff(path) is FileKind.ONNX:
             return read_onnx(path)
-        from mulshift.ir.frontend.torch import read_pt2
+        from mulshift.ir.frontend.pt2 import read_program
+        from mulshift.ir.frontend.torch import read_torch
 
-        return read_pt2(path)
+        return read_torch(read_program(path), None, dynamic_shapes)
     if "torch" in sys.modules:
         from mulshift.ir.frontend.torch import is_torch, read_torch
 

@@ -30,7 +30,7 @@ _ONNXRUNTIME = frozenset({"SimplifiedLayerNormalization"})
 """Operators that ONNX Runtime adds to the default domain."""
 
 _UNCHECKED = frozenset({"Constant", "GroupNormalization"})
-"""Left out of the node check: big, or called deprecated in opset 18 to 20 although exporters write and runtimes run it."""
+"""Left out of the node check: big, or called deprecated in opset 18 to 20 although it is written and runs."""
 
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
