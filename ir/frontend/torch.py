@@ -110,7 +110,18 @@ def _export(source: Any, args: Any, kwargs: Any, dynamic_shapes: Any, where: str
     model: ir.Model = program.model
     record_modules(model)
     _fold(model)
+    _forget_exporter(model)
     return model
+
+
+def _forget_exporter(model: ir.Model) -> None:
+    """Drop the fx nodes that the exporter hangs on values and nodes: their fake tensors cannot be copied."""
+    for node in model.graph.all_nodes():
+        node.meta.clear()
+        for value in node.outputs:
+            value.meta.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.meta.clear()
 
 
 def _reason(error: BaseException) -> str:
