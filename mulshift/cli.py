@@ -39,6 +39,8 @@ EXIT_CODES = {
     130: "interrupted",
 }
 INTERNAL_ERROR, INTERRUPTED = 70, 130
+SHOWN = 200
+"""Characters of the message of an error that is not ours."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile_model,
@@ -149,6 +151,6 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
     """One line for a bug of ours; Python then exits with 1, so the process is ended here with its own code."""
     if "--traceback" in sys.argv:
         traceback.print_exception(kind, error, trace)
-    _tell(f"internal error: {kind.__name__}: {error}; please report it with the output of --traceback")
+    _tell(f"internal error: {kind.__name__}: {str(error)[:SHOWN]}; please report it with the output of --traceback")
     sys.stderr.flush()
     raise SystemExit(INTERNAL_ERROR)

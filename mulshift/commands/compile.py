@@ -142,6 +142,7 @@ def _image_input(images: Preprocessing | None) -> ImageInput:
 
 def _show(done: Compiled) -> None:
     from mulshift.commands.output import print_line, print_table
+    from mulshift.ir import Level
     from mulshift.report import float_islands
 
     totals, checked = done.report.totals, done.report.verification
@@ -152,7 +153,8 @@ def _show(done: Compiled) -> None:
         *((f"SQNR of {name}", decibel(value)) for name, value in totals.output_sqnr_db.items()),
     ]
     print_table(("result", ""), rows)
-    islands = float_islands(done.levels[done.artifact.target.level])
+    level = done.artifact.target.level
+    islands = float_islands(done.levels[level]) if level is Level.INTEGER else []
     if islands:
         print_table(("stays in float", "why"), islands)
     print_line(f"written to {done.folder}")

@@ -26,8 +26,8 @@ from mulshift.commands.options import (
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="Artifact folder or model file.", metavar="A")],
-    second: Annotated[str, typer.Argument(help="Artifact folder or model file.", metavar="B")],
+    first: Annotated[str, typer.Argument(help="Artifact folder, .onnx, .pt2, or module:function.", metavar="A")],
+    second: Annotated[str, typer.Argument(help="Artifact folder, .onnx, .pt2, or module:function.", metavar="B")],
     data: Annotated[
         str | None,
         typer.Option("--data", "-d", help="Compare values of one name on this data too (2 samples, see --limit)."),
@@ -49,6 +49,7 @@ def diff(
 ) -> None:
     """Compare two models or artifacts: nodes, and on data the numbers. Exit code 1 if they differ."""
     import mulshift.inspection
+    from mulshift.commands.loading import inspectable
     from mulshift.commands.output import print_json, print_line, print_table
     from mulshift.data import DataRequest
 
@@ -65,7 +66,7 @@ def diff(
         image_channels,
     )
     request = None if data is None else DataRequest(data, None, batch, images)
-    found = mulshift.inspection.diff(first, second, request, limit)
+    found = mulshift.inspection.diff(inspectable(first), inspectable(second), request, limit)
     if json:
         print_json({"same": found.same, "nodes": found.nodes, "values": found.values, "compared": found.compared})
     else:

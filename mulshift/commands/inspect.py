@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,10 +25,11 @@ def inspect(
 ) -> None:
     """Show a model, or the layers of an artifact: op, bits, scale, width, accumulator bound, SQNR, float reasons."""
     import mulshift.inspection
+    from mulshift.commands.loading import inspectable
     from mulshift.commands.output import print_json
     from mulshift.ir import UsageError
 
-    found = mulshift.inspection.inspect(_source(source))
+    found = dataclasses.replace(mulshift.inspection.inspect(inspectable(source)), name=source)
     if layer is not None and found.report is None:
         raise UsageError("--layer", f"'{source}' is not an artifact", "give the folder that compile wrote")
     chosen = [] if layer is None or found.report is None else matching(found.report, layer)
@@ -53,15 +56,6 @@ def matching(report: Report, text: str) -> list[Layer]:
         names = [name for r in report.layers for name in (r.name, *r.origin)]
         raise UsageError(f"layer '{text}'", "no layer has that in its name", suggest(text, names))
     return found
-
-
-def _source(text: str) -> object:
-    """A folder or file stays a path; a function is called."""
-    from pathlib import Path
-
-    from mulshift.sources import model_source
-
-    return text if Path(text).exists() else model_source(text).source
 
 
 def _show(found: Inspected) -> None:
@@ -134,7 +128,7 @@ def _show_chosen(report: Report, chosen: list[Layer]) -> None:
         for row in report.passes
         for kind, notes in (("changed", row.changed), ("skipped", row.skipped))
         for note in notes
-        if any(name in note.where for name in names)
+        if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", note.where) for name in names)
     ]
     if rows:
         print_table(("pass", "", "where", "what"), rows)
