@@ -16,6 +16,8 @@ from mulshift.ir.types import Array, Dyadic
 INT32_LIMIT = 2**31
 MAX_MANTISSA_BITS = 31
 MIN_SHIFT, MAX_SHIFT = 2, 62
+_RATIO_LIMIT = 2**29
+_SMALLEST_RATIO = Fraction(1, 2 ** (MAX_SHIFT + 1))  # rounds up to 1 / 2^62
 
 
 def to_dyadic(ratio: float | Fraction, bits: int = MAX_MANTISSA_BITS) -> Dyadic:
@@ -30,10 +32,10 @@ def to_dyadic(ratio: float | Fraction, bits: int = MAX_MANTISSA_BITS) -> Dyadic:
     """
     if not 1 <= bits <= MAX_MANTISSA_BITS:
         raise ValueError(f"a mantissa has 1 to {MAX_MANTISSA_BITS} bits, not {bits}")
-    if ratio < 0 or not math.isfinite(ratio):
-        raise ValueError(f"ratio {ratio} is not a finite number >= 0")
+    if not 0 <= ratio < _RATIO_LIMIT:
+        raise ValueError(f"ratio {ratio} is not in [0, 2^29)")
     exact = Fraction(ratio)
-    if exact == 0:
+    if exact < _SMALLEST_RATIO:
         return Dyadic(0, MAX_SHIFT)
     exponent = math.frexp(float(exact))[1]  # 2^(exponent-1) <= ratio < 2^exponent
     c = min(bits - exponent, MAX_SHIFT)

@@ -10,28 +10,33 @@ from __future__ import annotations
 import numpy as np
 
 from mulshift.ir.dyadic import shift_round_half_up
-from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator
+from mulshift.ir.operators.operator import CLAMP, OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.types import Array, dtype_of
 
 _CENTRE = """
-  x_wide = Cast <to = 7> (x)
-  zx = Constant <value_int: int = @x_zero_point> ()
+  x_wide = Cast <to = 6> (x)
+  zx_wide = Constant <value_int: int = @x_zero_point> ()
+  zx = Cast <to = 6> (zx_wide)
   x_centred = Sub (x_wide, zx)
-  y_wide = Cast <to = 7> (y)
-  zy = Constant <value_int: int = @y_zero_point> ()
+  y_wide = Cast <to = 6> (y)
+  zy_wide = Constant <value_int: int = @y_zero_point> ()
+  zy = Cast <to = 6> (zy_wide)
   y_centred = Sub (y_wide, zy)
 """
 
 _ADD = (
-    _CENTRE
-    + """
-  bx = Constant <value_int: int = @x_multiplier> ()
-  by = Constant <value_int: int = @y_multiplier> ()
-  x_scaled = Mul (x_centred, bx)
-  y_scaled = Mul (y_centred, by)
-  sum = Add (x_scaled, y_scaled)
-  sum_bits = Cast <to = 13> (sum)
+    """
+  x_bits = Cast <to = 13> (x)
+  y_bits = Cast <to = 13> (y)
+  zx_wide = Constant <value_int: int = @x_zero_point> ()
+  zx = Cast <to = 13> (zx_wide)
+  zy_wide = Constant <value_int: int = @y_zero_point> ()
+  zy = Cast <to = 13> (zy_wide)
+  bx_wide = Constant <value_int: int = @x_multiplier> ()
+  bx = Cast <to = 13> (bx_wide)
+  by_wide = Constant <value_int: int = @y_multiplier> ()
+  by = Cast <to = 13> (by_wide)
   c_wide = Constant <value_int: int = @shift> ()
   c_bits = Cast <to = 13> (c_wide)
   one = Constant <value = uint64 {1}> ()
@@ -39,19 +44,17 @@ _ADD = (
   half = BitShift <direction = "LEFT"> (one, c_less_one)
   offset = Constant <value = uint64 {4611686018427387904}> ()
   half_offset = Add (half, offset)
-  raised = Add (sum_bits, half_offset)
-  shifted_bits = BitShift <direction = "RIGHT"> (raised, c_bits)
-  shifted = Cast <to = 7> (shifted_bits)
-  offset_shifted_bits = BitShift <direction = "RIGHT"> (offset, c_bits)
-  offset_shifted = Cast <to = 7> (offset_shifted_bits)
-  z = Constant <value_int: int = @zero_point> ()
-  z_less_offset = Sub (z, offset_shifted)
-  moved = Add (shifted, z_less_offset)
-  low = Constant <value_int: int = @qmin> ()
-  high = Constant <value_int: int = @qmax> ()
-  clamped = Clip (moved, low, high)
-  out = Cast <to: int = @dtype> (clamped)
+  zx_product = Mul (zx, bx)
+  zy_product = Mul (zy, by)
+  less_zx = Sub (half_offset, zx_product)
+  addend = Sub (less_zx, zy_product)
+  x_scaled = Mul (x_bits, bx)
+  y_scaled = Mul (y_bits, by)
+  sum = Add (x_scaled, y_scaled)
+  raised = Add (sum, addend)
+  shifted = BitShift <direction = "RIGHT"> (raised, c_bits)
 """
+    + CLAMP
 )
 
 _MUL = (

@@ -22,6 +22,25 @@ REQUANTIZE_OUTPUT = (
 )
 """The same, handed on to Requantize by a function body."""
 
+CLAMP = """
+  offset_shifted = BitShift <direction = "RIGHT"> (offset, c_bits)
+  back = Sub (offset, offset_shifted)
+  z_wide = Constant <value_int: int = @zero_point> ()
+  z = Cast <to = 13> (z_wide)
+  z_back = Add (z, back)
+  low_wide = Constant <value_int: int = @qmin> ()
+  low_bits = Cast <to = 13> (low_wide)
+  low = Add (low_bits, offset)
+  high_wide = Constant <value_int: int = @qmax> ()
+  high_bits = Cast <to = 13> (high_wide)
+  high = Add (high_bits, offset)
+  moved = Add (shifted, z_back)
+  clamped = Clip (moved, low, high)
+  out = Cast <to: int = @dtype> (clamped)
+"""
+"""The end of a body in uint64: `out = clamp(shifted - 2^62 >> c + z, qmin, qmax)`, behind an offset of 2^62 that the last
+Cast drops (it keeps the low bits)."""
+
 Attributes: TypeAlias = Mapping[str, Any]
 Reference: TypeAlias = Callable[..., Array]
 """`reference(attributes, *inputs) -> output`, numpy in, numpy out, by `mulshift.ir.dyadic` alone."""
