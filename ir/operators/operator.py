@@ -38,8 +38,8 @@ CLAMP = """
   clamped = Clip (moved, low, high)
   out = Cast <to: int = @dtype> (clamped)
 """
-"""The end of a body in uint64: `out = clamp(shifted - 2^62 >> c + z, qmin, qmax)`, behind an offset of 2^62 that the last
-Cast drops (it keeps the low bits)."""
+"""The end of a body in uint64: `out = clamp(shifted - (2^62 >> c) + z, qmin, qmax)`, behind an offset of 2^62 that the
+last Cast drops (it keeps the low bits)."""
 
 Attributes: TypeAlias = Mapping[str, Any]
 Reference: TypeAlias = Callable[..., Array]

@@ -2,8 +2,8 @@
 
 x: u8, s8, s16 or s32, any shape, |x - zx| < 2^31; b, c: s32, broadcast against x. The body works modulo 2^64 in uint64
 (ONNX Runtime shifts unsigned integers only), each signed number behind an offset of 2^62 where its sign matters: with
-|x - zx| * b < 2^62 and 2^(c-1) <= 2^61 what is shifted lies in (0, 2^64). (x - zx) * b is x * b - zx * b, so that zx costs
-no pass over x.
+|x - zx| * b < 2^62 and 2^(c-1) <= 2^61 what is shifted lies in (0, 2^64). (x - zx) * b is x * b - zx * b, so that zx
+costs no pass over x.
 """
 
 from __future__ import annotations
