@@ -33,6 +33,9 @@ FUSED = ("Relu", "Clip")
 def graph(text: str, constants: Mapping[str, Array] | None = None, opset: int = 21) -> ir.Model:
     """A float model from the body of ONNX text `(inputs) => (outputs) { nodes }` and its initializers."""
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\ng {text}')
+    for output in proto.graph.output:
+        if not output.type.tensor_type.shape.dim:
+            output.type.tensor_type.ClearField("shape")
     for name, array in (constants or {}).items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
     model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
@@ -49,14 +52,10 @@ def qdq(
     weight_axis: bool = True,
 ) -> ir.Model:
     """Pairs after every float value (min-max of one feed), fused clamps and outputs of products left out."""
-    ranges: dict[str, tuple[float, float]] = {}
-
-    def observe(value: ir.Value, tensor: object) -> None:
-        array = np.asarray(tensor)
-        if array.dtype.kind == "f":
-            ranges[str(value.name)] = (min(float(array.min()), 0.0), max(float(array.max()), 1e-3))
-
-    Interpreter(model).run(feeds, observe)
+    values = {**feeds, **ort_values(model, feeds, optimize=False)}
+    ranges = {
+        k: (min(float(a.min()), 0.0), max(float(a.max()), 1e-3)) for k, a in values.items() if a.dtype.kind == "f"
+    }
     made = [*model.graph.inputs, *(v for n in list(model.graph) for v in n.outputs)]
     for node in list(model.graph):
         if node.op_type in WEIGHTS and node.inputs[1] is not None and node.inputs[1].is_initializer():
@@ -77,7 +76,20 @@ def _wants_pair(value: ir.Value) -> bool:
     fused = len(following) == 1 and following[0].op_type in FUSED and not value.is_graph_output()
     if fused and node is not None and node.op_type not in ("Reshape", "MaxPool"):
         return False
-    return not (value.is_graph_output() and node is not None and node.op_type in WEIGHTS)
+    product = node is not None and node.op_type in WEIGHTS and _constant(node.inputs[1])
+    return not (value.is_graph_output() and product)
+
+
+def _constant(value: ir.Value | None) -> bool:
+    node = None if value is None else value.producer()
+    return value is not None and (
+        value.is_initializer()
+        or (
+            node is not None
+            and node.op_type == "DequantizeLinear"
+            and node.inputs[0].producer().inputs[0].is_initializer()
+        )
+    )
 
 
 def _qparams(low: float, high: float, spec: QuantSpec) -> QParams:
@@ -147,7 +159,7 @@ def check(model: ir.Model, feeds: Feeds, steps: float = 1, islands: int = 0, **o
     for name, array in mine.items():
         assert array.dtype == theirs[name].dtype, name
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
-    expected = {k: v.numpy() for k, v in Interpreter(model).run(feeds).items()}
+    expected = ort_values(model, feeds, optimize=False)
     for value in integer.graph.outputs:
         name = str(value.name)
         assert mine[name].dtype == expected[name].dtype and mine[name].shape == expected[name].shape
@@ -189,8 +201,8 @@ def python_values(model: ir.Model, feeds: Feeds) -> dict[str, Array]:
     return {k: found[k] for k in found if k not in feeds}
 
 
-def ort_values(model: ir.Model, feeds: Feeds) -> dict[str, Array]:
-    """Every value of a run on stock ONNX Runtime, optimizations on."""
+def ort_values(model: ir.Model, feeds: Feeds, optimize: bool = True) -> dict[str, Array]:
+    """Every value of a run on stock ONNX Runtime."""
     import onnxruntime as ort
 
     proto = ir.to_proto(model)
@@ -200,6 +212,8 @@ def ort_values(model: ir.Model, feeds: Feeds) -> dict[str, Array]:
         proto.graph.output.extend(types[o] for o in node.output if o and o not in have)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(None, dict(feeds)), strict=True))

@@ -11,7 +11,9 @@ from mulshift.passes.integer.elementwise import add, mul, sub
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized, Rule
 from mulshift.passes.integer.move import MOVERS
 from mulshift.passes.integer.pool import average_pool, global_average_pool, reduce_mean, reduce_sum
+from mulshift.passes.integer.prelu import prelu
 from mulshift.passes.integer.products import product_rule, write_biased
+from mulshift.passes.integer.resize import resize_linear
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -44,6 +46,9 @@ RULES: dict[str, Rule] = {
     "Div": _constant_first(_no_activations),
     "Neg": _constant_first(_no_activations),
     "BatchNormalization": _constant_first(_no_activations),
+    "Sum": _constant_first(add),
+    "PRelu": prelu,
+    "Resize": resize_linear,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "ReduceMean": reduce_mean,

@@ -29,7 +29,11 @@ def affine(low: Lowering, node: ir.Node, out: Output) -> ir.Value | None:
     chain = _chain(low, node.outputs[0])
     if chain is None:
         return None
-    x, m, t = chain
+    return write_affine(low, *chain, out)
+
+
+def write_affine(low: Lowering, x: Quantized, m: Array, t: Array, out: Output) -> ir.Value:
+    """`m * x + t` at `out`."""
     m, t = np.broadcast_arrays(m, t)
     w, bias, unit, bound = _integers(x, m, t, float(out.q.scale))
     if (bound >= INT32_LIMIT).any():

@@ -66,6 +66,10 @@ Rule: TypeAlias = "Callable[[Lowering, ir.Node, Output], ir.Value]"
 """Writes the integer form of a float node and returns its output; raises NoFormError."""
 
 
+def _always(node: ir.Node) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Mover:
     """An operator that moves integers: output and data inputs share one quantization.
@@ -73,7 +77,9 @@ class Mover:
     Attributes:
         data: picks the indices of the inputs that hold data.
         write: (lowering, node, integer inputs by index) -> integer outputs.
+        applies: whether this node, by its attributes, moves at all.
     """
 
     data: Callable[[ir.Node], Sequence[int]]
     write: Callable[[Lowering, ir.Node, Mapping[int, Quantized]], Sequence[ir.Value | None]]
+    applies: Callable[[ir.Node], bool] = _always

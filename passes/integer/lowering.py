@@ -131,7 +131,7 @@ class Lowering:
     def _written(self, node: ir.Node, out: Output) -> ir.Value:
         if node.domain not in ("", "ai.onnx"):
             raise NoFormError(f"no integer form of {node.domain}::{node.op_type}")
-        mover = self.movers.get(node.op_type)
+        mover = self.mover_of(node)
         if mover is not None:
             data = {i: self.quantize_input(node, i, out) for i in mover.data(node)}
             moved = mover.write(self, node, data)[out.value.index() or 0]
@@ -142,6 +142,11 @@ class Lowering:
         if rule is None:
             raise NoFormError(f"no integer form of {node.op_type}")
         return rule(self, node, out)
+
+    def mover_of(self, node: ir.Node) -> Mover | None:
+        """The row of a node that moves integers."""
+        mover = self.movers.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        return mover if mover is not None and mover.applies(node) else None
 
     def quantize_input(self, node: ir.Node, index: int, out: Output) -> Quantized:
         """Input `index` of a mover at the quantization that is asked of its output."""

@@ -16,10 +16,9 @@ from mulshift.passes.integer.quantization import bounds, storage
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
 
-THROUGH_S32 = frozenset("ReduceMax ReduceMin Resize Where Max Min Pad CenterCropPad ArgMax ArgMin".split())
+THROUGH_S32 = frozenset("ReduceMax ReduceMin Resize Where Max Min Pad ArgMax ArgMin".split())
 """ONNX Runtime 1.31 runs these on u8, s8 and s32 but not on s16."""
 _NOT_ON_S16 = frozenset("MaxPool DepthToSpace SpaceToDepth".split())
-_SPATIAL_MAX = "GlobalMaxPool"
 
 
 def _first(node: ir.Node) -> Sequence[int]:
@@ -102,6 +101,16 @@ def pad(low: Lowering, node: ir.Node, data: Mapping[int, Quantized]) -> Sequence
     return write_moved(low, node, inputs, node.attributes, dtype)
 
 
+def zero_filling(low: Lowering, node: ir.Node, data: Mapping[int, Quantized]) -> Sequence[ir.Value | None]:
+    """Trilu and CenterCropPad write zeros: moved as `q - z` in s32, so that a zero is a zero."""
+    x, s32 = data[0], ir.DataType.INT32
+    dtype, shape = storage(x.q.spec), node.outputs[0].shape
+    z = low.const(f"{node.outputs[0].name}.z", x.q.zero_point.astype(np.int32))
+    centred = low.standard("Sub", [_cast(low, x.value, s32), z], {}, s32, x.value.shape)
+    moved = low.standard(node.op_type, [centred, *node.inputs[1:]], node.attributes, s32, shape)
+    return (_cast(low, low.standard("Add", [moved, z], {}, s32, shape), dtype),)
+
+
 def global_max(low: Lowering, node: ir.Node, data: Mapping[int, Quantized]) -> Sequence[ir.Value | None]:
     """GlobalMaxPool as ReduceMax over the spatial axes."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
@@ -128,13 +137,9 @@ def _pooled(x: Quantized) -> ir.DataType:
     return dtype
 
 
-def resize(low: Lowering, node: ir.Node, data: Mapping[int, Quantized]) -> Sequence[ir.Value | None]:
-    """Resize by nearest neighbour. Linear is a rule (`resize.py`), not a mover."""
-    if attribute(node, "mode", "nearest") != "nearest":
-        raise NoFormError(f"Resize mode {attribute(node, 'mode')}")
-    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        raise NoFormError("Resize by tf_crop_and_resize")
-    return move(low, node, data)
+def _nearest(node: ir.Node) -> bool:
+    cropped = attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    return attribute(node, "mode", "nearest") == "nearest" and not cropped
 
 
 def identity(low: Lowering, node: ir.Node, data: Mapping[int, Quantized]) -> Sequence[ir.Value | None]:
@@ -147,7 +152,7 @@ MOVERS: dict[str, Mover] = {
         name: Mover(_first, move)
         for name in (
             "Reshape Flatten Squeeze Unsqueeze Transpose Slice Gather GatherElements GatherND Expand Tile Split"
-            " DepthToSpace SpaceToDepth ReduceMax ReduceMin TopK ReverseSequence Compress CenterCropPad"
+            " DepthToSpace SpaceToDepth ReduceMax ReduceMin TopK ReverseSequence Compress"
         ).split()
     },
     "Concat": Mover(_all, move),
@@ -157,9 +162,11 @@ MOVERS: dict[str, Mover] = {
     "ScatterND": Mover(_scattered, move),
     "ScatterElements": Mover(_scattered, move),
     "Pad": Mover(_first, pad),
+    "Trilu": Mover(_first, zero_filling),
+    "CenterCropPad": Mover(_first, zero_filling),
     "MaxPool": Mover(_first, max_pool),
     "GlobalMaxPool": Mover(_first, global_max),
-    "Resize": Mover(_first, resize),
+    "Resize": Mover(_first, move, _nearest),
     "Identity": Mover(_first, identity),
     "Dropout": Mover(_first, identity),
 }

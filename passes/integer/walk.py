@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import ACTIVATION_U8, QParams, QuantSpec, constant, set_qparams, users
-from mulshift.passes.integer.forms import NoFormError, Quantized
+from mulshift.passes.integer.compare import COMPARISONS, compare
+from mulshift.passes.integer.forms import Mover, NoFormError, Quantized
 from mulshift.passes.integer.linear import accumulate
 from mulshift.passes.integer.lowering import Lowering
 from mulshift.passes.integer.move import THROUGH_S32
@@ -34,8 +35,10 @@ def walk(low: Lowering) -> None:
             _shape(low, node)
         elif node.op_type in ("ArgMax", "ArgMin"):
             _order(low, node)
-        elif node.op_type in low.movers:
-            _move(low, node)
+        elif node.op_type in COMPARISONS:
+            _compare(low, node)
+        elif (mover := low.mover_of(node)) is not None:
+            _move(low, node, mover)
     low.anchor = None
     for value in low.graph.outputs:
         _output(low, value)
@@ -110,9 +113,13 @@ def _order(low: Lowering, node: ir.Node) -> None:
     node.replace_input_with(0, value)
 
 
-def _move(low: Lowering, node: ir.Node) -> None:
+def _compare(low: Lowering, node: ir.Node) -> None:
+    with low.writing(node):
+        compare(low, node)
+
+
+def _move(low: Lowering, node: ir.Node, mover: Mover) -> None:
     """A mover whose data inputs are integers of one quantization needs no QuantizeLinear after it."""
-    mover = low.movers[node.op_type]
     held = [(i, low.lookup(node.inputs[i])) for i in mover.data(node)]
     data = {i: h for i, h in held if h is not None and h.q.per_tensor}
     if len(data) != len(held) or len({_key(h.q) for h in data.values()}) != 1:
