@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 if TYPE_CHECKING:
@@ -54,13 +54,19 @@ def _bars(out: TextIO) -> Iterator[Progress]:
 
 @dataclass
 class _Bars:
+    """One bar, of the stage at work."""
+
     bars: RichProgress
-    tasks: dict[str, TaskID] = field(default_factory=dict)
+    task: TaskID | None = None
+    stage: tuple[str, int | None] | None = None
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total)
-        self.bars.update(self.tasks[stage], completed=done, total=total)
+        if self.task is None:
+            self.task = self.bars.add_task(stage, total=total)
+        if self.stage != (stage, total):
+            self.stage = (stage, total)
+            self.bars.reset(self.task, description=stage, total=total, completed=done)
+        self.bars.update(self.task, completed=done)
 
 
 @dataclass
@@ -69,24 +75,23 @@ class _Lines:
 
     out: TextIO
     clock: Callable[[], float] = time.monotonic
-    started: dict[str, float] = field(default_factory=dict)
+    stage: tuple[str, int | None] | None = None
+    started: tuple[float, int] = (0.0, 0)
     told: float = 0.0
-    last: tuple[str, int, int | None] | None = None
+    last: int = -1
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if self.last == (stage, done, total):
-            return
         now = self.clock()
-        new = stage not in self.started
-        self.started.setdefault(stage, now)
-        if not (new or done == total or now - self.told >= SECONDS_BETWEEN_LINES):
+        if self.stage != (stage, total):
+            self.stage, self.started = (stage, total), (now, done)
+        elif done == self.last or not (done == total or now - self.told >= SECONDS_BETWEEN_LINES):
             return
-        self.told, self.last = now, (stage, done, total)
-        self.out.write(f"{stage}: {done}/{'?' if total is None else total}{self._left(stage, done, total, now)}\n")
+        self.told, self.last = now, done
+        self.out.write(f"{stage}: {done}/{'?' if total is None else total}{self._left(done, total, now)}\n")
         self.out.flush()
 
-    def _left(self, stage: str, done: int, total: int | None, now: float) -> str:
-        if total is None or not 0 < done < total:
+    def _left(self, done: int, total: int | None, now: float) -> str:
+        since, first = self.started
+        if total is None or not first < done < total:
             return ""
-        seconds = (now - self.started[stage]) / done * (total - done)
-        return f", {seconds:.0f} s left"
+        return f", {(now - since) / (done - first) * (total - done):.0f} s left"
