@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir.errors import ModelError, UnsupportedError
-from mulshift.ir.graphs import add_initializer, attribute, constant, fresh_name
+from mulshift.ir.graphs import add_initializer, attribute, constant
 from mulshift.ir.metadata import describe, inherit_origin
 from mulshift.ir.types import Array
 
@@ -88,6 +88,11 @@ class QOperators:
     graph: ir.Graph
     known: dict[ir.Value, Pair] = field(default_factory=dict)
     _reals: dict[tuple[ir.Value, bytes, bytes, int | None], ir.Value] = field(default_factory=dict, repr=False)
+    _taken: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self._taken = {str(v.name) for v in self.graph.inputs} | set(self.graph.initializers)
+        self._taken |= {str(v.name) for node in self.graph.all_nodes() for v in node.outputs}
 
     def rewrite(self) -> None:
         """Replace every quantized operator and every mover of integers.
@@ -171,8 +176,16 @@ class QOperators:
     def _float_twin(self, value: ir.Value, integer: bool) -> ir.Value:
         """The float value that an integer one stands for: `conv1` for `conv1_quantized`, where that name is free."""
         base = str(value.name).removesuffix("_quantized") if integer else str(value.name)
-        name = fresh_name(self.graph, base if base != value.name else f"{base}.float")
+        name = self._fresh(base if base != value.name else f"{base}.float")
         return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
+
+    def _fresh(self, base: str) -> str:
+        name, count = base, 0
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
 
     def _take_over(self, old: ir.Value, new: ir.Value) -> None:
         """`new` gets the name, the readers and the place among the graph's outputs of `old`."""
@@ -200,7 +213,7 @@ class QOperators:
         if key not in self._reals:
             pair = [self._flat(v) for v in (scale, zero_point) if v is not None]
             attributes = {} if axis is None else {"axis": axis}
-            name = fresh_name(self.graph, f"{str(value.name).removesuffix('_quantized')}.dq")
+            name = self._fresh(f"{str(value.name).removesuffix('_quantized')}.dq")
             made = ir.node("DequantizeLinear", [value, *pair], attributes, name=name)
             made.outputs[0].name, made.outputs[0].dtype, made.outputs[0].shape = name, ir.DataType.FLOAT, value.shape
             self.graph.insert_before(node, made)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from mulshift.ir.errors import UnsupportedError
 from mulshift.ir.frontend.dynamic import undo_dynamic
+from mulshift.ir.frontend.normalize import infer_shapes
 from mulshift.ir.frontend.qdq import PAIR, tidy_pairs
 from mulshift.ir.frontend.qoperator import QOperators
 from mulshift.ir.graphs import add_initializer, attribute, constant
@@ -43,6 +44,7 @@ def read_quantized(model: ir.Model) -> ir.Model:
     quantized = any(node.op_type == "QuantizeLinear" for node in graph)
     if not quantized:
         _fold_weights(graph)
+    infer_shapes(model)  # what ONNX knows of float operators, it does not of ONNX Runtime's quantized ones
     set_level(model, Level.QDQ if quantized else Level.FLOAT)
     return model
 
