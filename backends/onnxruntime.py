@@ -28,7 +28,7 @@ def lower(model: ir.Model, target: Target) -> Artifact:
         model: INTEGER level, or QDQ level for `onnxruntime-qdq`.
         target: one of this backend's rows.
     """
-    made = _FORMS[target.name](model.clone(deep_copy=True))
+    made = _FORMS[target.name](model.clone())
     return Artifact(clean(made), target)
 
 

@@ -25,8 +25,8 @@ from mulshift.ir import (
     scalar,
     set_level,
 )
-from mulshift.passes import PASSES
 from mulshift.passes.pipeline import to_numpy
+from mulshift.passes.to_integer import ToInteger
 
 if TYPE_CHECKING:
     import torch
@@ -166,8 +166,8 @@ def _runner(model: ir.Model, block: _Block) -> _Runner | None:
     """Both forms of one block; None if it has no integer form (an island)."""
     quantized = ir.Model(ir.convenience.extract(model.graph, block.inputs, [block.output]), ir_version=model.ir_version)
     set_level(quantized, Level.QDQ)
-    integer = quantized.clone(deep_copy=True)
-    PASSES["to-integer"]()(integer)
+    integer = quantized.clone()
+    ToInteger(widths="wide")(integer)  # a shortened mantissa moves up to 1/64 step, which is not what is checked here
     inner = [n for n in integer.graph if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     if any(is_float(v) for n in inner for v in (*n.inputs, *n.outputs)):
         return None

@@ -90,7 +90,7 @@ def sha256(data: bytes) -> str:
 
 def model_sha256(model: ir.Model) -> str:
     """Hash of what a graph computes and of its names; neither paths nor notes of the exporter count."""
-    copy = clean(model.clone(deep_copy=True))
+    copy = clean(model.clone())
     total = hashlib.sha256()
     for name in sorted(copy.graph.initializers):
         tensor = copy.graph.initializers[name].const_value

@@ -105,7 +105,7 @@ class Pipeline:
         """
         recipe = load_recipe(self.recipe)
         fit = adapt or (lambda _, feeds: feeds)
-        now = model.clone(deep_copy=True)
+        now = model.clone()
         checks = list(islice(samples, self.checked))
         first = before = _outputs(now, [fit(now, s) for s in checks])
         levels: dict[Level, ir.Model] = {}
@@ -114,7 +114,7 @@ class Pipeline:
             progress(step.name, i, len(recipe.passes))
             given = {"samples": Fitted(samples, now, fit), "target": target, "seed": seed}
             made = make_pass(step, given | {"progress": _staged(progress, step.name)})
-            kept, outputs = now.clone(deep_copy=True), signature(now)
+            kept, outputs = now.clone(), signature(now)
             seconds = _apply(made, now)
             if get_level(now) is not get_level(kept):
                 levels[get_level(kept)] = kept

@@ -16,6 +16,7 @@ from mulshift.ir import Level, UnsupportedError, UsageError, attach, describe, g
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.integer import MOVERS, RULES
 from mulshift.passes.integer.finish import finish
+from mulshift.passes.integer.forms import FREE
 from mulshift.passes.integer.lowering import Lowering
 from mulshift.passes.integer.walk import walk
 
@@ -28,6 +29,7 @@ class ToInteger(Pass):
 
     Attributes:
         float_islands: "report" leaves what has no integer form in float, logged and marked; "forbid" raises.
+        widths: "auto" shortens a mantissa where 32 bits then hold the product at no cost; "wide" keeps 31 bits.
 
     Raises:
         AccumulatorOverflowError: an int32 accumulator cannot be proven safe.
@@ -37,16 +39,19 @@ class ToInteger(Pass):
     name: ClassVar[str] = "to-integer"
     contract: ClassVar[Contract] = Contract.LOSSY
     float_islands: Literal["report", "forbid"] = "report"
+    widths: Literal["auto", "wide"] = "auto"
 
     def __post_init__(self) -> None:
         if self.float_islands not in ("report", "forbid"):
             raise UsageError("to-integer", f"float_islands '{self.float_islands}'", "it is 'report' or 'forbid'")
+        if self.widths not in ("auto", "wide"):
+            raise UsageError("to-integer", f"widths '{self.widths}'", "it is 'auto' or 'wide'")
 
     def rewrite(self, model: ir.Model) -> None:
         """See the module."""
         if get_level(model) == Level.INTEGER:
             return
-        low = Lowering(model, RULES, MOVERS)
+        low = Lowering(model, RULES, MOVERS, FREE if self.widths == "auto" else -1.0)
         walk(low)
         islands = finish(low)
         for node, reason in islands:

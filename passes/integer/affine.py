@@ -39,7 +39,7 @@ def write_affine(low: Lowering, x: Quantized, m: Array, t: Array, out: Output) -
     if (bound >= INT32_LIMIT).any():
         raise NoFormError("its constants leave 32 bits")
     ratio = unit / float(out.q.scale)
-    b, c, width = requantization(ratio.reshape(-1), bound.reshape(-1), out.reach)
+    b, c, width = requantization(ratio.reshape(-1), bound.reshape(-1), out.reach, out.free)
     name = str(out.value.name)
     parts = {"weight": w, "bias": bias, "b": b.reshape(m.shape), "c": c.reshape(m.shape)}
     inputs = [x.value, *(low.const(f"{name}.{k}", v.astype(np.int32)) for k, v in parts.items())]

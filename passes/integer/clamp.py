@@ -32,7 +32,7 @@ def strip_clamps(low: Lowering, out: Output) -> tuple[Output, tuple[ir.Node, ...
         value, least, most = found
         a, b = bounds(out.q, least, most)
         clipped = (min(max(out.low, a), out.high), max(min(out.high, b), out.low))
-        out = Output(value, out.q, clipped[0], max(clipped))
+        out = Output(value, out.q, clipped[0], max(clipped), out.free)
         fused.append(node)
     return out, tuple(fused)
 

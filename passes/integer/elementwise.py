@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mulshift.ir.dyadic import INT32_LIMIT, MAX_SHIFT, MIN_SHIFT
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
-from mulshift.passes.integer.scales import FREE, Width, requantization
+from mulshift.passes.integer.scales import Width, requantization
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -46,7 +46,7 @@ def multipliers(x: Quantized, y: Quantized, out: Output) -> tuple[int, int, int,
     for c in range(30, MIN_SHIFT - 1, -1):
         bx, by = round(rx * 2**c), round(ry * 2**c)
         if x.q.magnitude * bx + y.q.magnitude * by + 2 ** (c - 1) < INT32_LIMIT:
-            if magnitude * 2.0 ** -(c + 1) <= FREE:
+            if magnitude * 2.0 ** -(c + 1) <= out.free:
                 return bx, by, c, "narrow"
             break
     c = min(30 - max(int(np.frexp(max(rx, ry))[1]), -32), MAX_SHIFT)
@@ -63,7 +63,7 @@ def mul(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     if bound >= INT32_LIMIT:
         raise NoFormError("the product of its operands leaves 32 bits")
     ratio = float(x.q.scale) * float(y.q.scale) / float(out.q.scale)
-    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach)
+    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach, out.free)
     attributes = {
         "x_zero_point": int(x.q.zero_point),
         "y_zero_point": int(y.q.zero_point),

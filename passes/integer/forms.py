@@ -14,6 +14,9 @@ from mulshift.passes.integer.quantization import storage
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
 
+FREE = 2.0**-6
+"""A shortened mantissa costs nothing if it moves no result by more than this part of a step."""
+
 
 class NoFormError(Exception):
     """This node has no integer form here; the message says why. Never leaves the pass."""
@@ -35,12 +38,14 @@ class Output:
         value: the float value that it stands for; gives shape and name.
         q: quantization of the result.
         low, high: clamp in integers, fused Relu and Clip included.
+        free: error in steps that a shortened mantissa may cost; negative for none.
     """
 
     value: ir.Value
     q: QParams
     low: int
     high: int
+    free: float = FREE
 
     @property
     def dtype(self) -> ir.DataType:

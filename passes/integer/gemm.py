@@ -93,7 +93,7 @@ def matmul(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
             describe(node), f"its int32 accumulator may reach {bound}, beyond 2^31", "leave it in float"
         )
     ratio = float(x.q.scale) * float(y.q.scale) / float(out.q.scale)
-    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach)
+    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach, out.free)
     name = str(out.value.name)
     zero_points = {"x_zero_point": int(x.q.zero_point), "w_zero_point": int(y.q.zero_point)}
     inputs = [x.value, y.value, low.const(f"{name}.b", b), low.const(f"{name}.c", c)]

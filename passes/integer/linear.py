@@ -123,7 +123,7 @@ def write_product(low: Lowering, p: Product, out: Output, accumulated: bool) -> 
     """The product at `out`; through its accumulator where the graph returns that as well."""
     bias, bound = _bias_and_bound(p)
     ratio = p.scale / float(out.q.scale)
-    b, c, width = requantization(ratio, bound, out.reach)
+    b, c, width = requantization(ratio, bound, out.reach, out.free)
     if np.unique(b).size == 1 and np.unique(c).size == 1:
         b, c = b[:1], c[:1]
     name = str(out.value.name)

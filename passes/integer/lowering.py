@@ -26,7 +26,7 @@ from mulshift.ir import (
 )
 from mulshift.passes.integer.clamp import strip_clamps
 from mulshift.passes.integer.constants import quantized_constant
-from mulshift.passes.integer.forms import Mover, NoFormError, Output, Quantized, Rule
+from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule
 from mulshift.passes.integer.quantization import storage, to_signed, to_unsigned
 from mulshift.passes.integer.scales import Width, identity_dyadic, requantization
 from mulshift.passes.integer.tables import table
@@ -42,6 +42,7 @@ class Lowering:
     model: ir.Model
     rules: Mapping[str, Rule]
     movers: Mapping[str, Mover]
+    free: float = FREE
     known: dict[ir.Value, Quantized] = field(default_factory=dict)
     """Float value -> its integer tensor."""
     integers: dict[ir.Value, Quantized] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Lowering:
         high = q.spec.qmax if high is None else high
         key = (value, float(q.scale), int(q.zero_point), q.spec, low, high)
         if key not in self._made:
-            self._made[key] = self._quantize(Output(value, q, low, high))
+            self._made[key] = self._quantize(Output(value, q, low, high, self.free))
         return self._made[key]
 
     def _quantize(self, out: Output) -> Quantized:
@@ -191,7 +192,7 @@ class Lowering:
         if ratio == 1.0:
             b, c, width = identity_dyadic()
         else:
-            b, c, width = requantization(np.asarray([ratio]), np.asarray([x.q.magnitude]), out.reach)
+            b, c, width = requantization(np.asarray([ratio]), np.asarray([x.q.magnitude]), out.reach, out.free)
         name = str(out.value.name)
         y = self.mulshift(
             "Requantize",
@@ -218,7 +219,7 @@ class Lowering:
             return x
         key = (x.value, "relabel", q.spec)
         if key not in self._made:
-            self._made[key] = self.requantize(x, Output(x.value, q, q.spec.qmin, q.spec.qmax))
+            self._made[key] = self.requantize(x, Output(x.value, q, q.spec.qmin, q.spec.qmax, self.free))
         return self._made[key]
 
     def hold(self, value: ir.Value, q: QParams, name: ir.Value) -> Quantized:

@@ -32,7 +32,7 @@ def average_pool(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     counts, window = _counts(node, kernel, window)
     bound = int(np.prod(kernel)) * x.q.magnitude
     b, c, width = requantization(
-        float(x.q.scale) / (counts.reshape(-1) * float(out.q.scale)), np.full(counts.size, bound), out.reach
+        float(x.q.scale) / (counts.reshape(-1) * float(out.q.scale)), np.full(counts.size, bound), out.reach, out.free
     )
     name = str(out.value.name)
     ones = low.const(f"{name}.ones", np.ones((channels, 1, *kernel), np.int8))
@@ -129,7 +129,7 @@ def _reduce(low: Lowering, node: ir.Node, out: Output, axes: list[int], keepdims
             describe(node), f"its int32 accumulator may reach {bound}, beyond 2^31", "reduce in two steps"
         )
     ratio = float(x.q.scale) / ((count if mean else 1) * float(out.q.scale))
-    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach)
+    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach, out.free)
     attributes = {
         "x_zero_point": int(x.q.zero_point),
         "keepdims": int(keepdims),

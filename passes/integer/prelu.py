@@ -25,9 +25,9 @@ def prelu(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     x = low.require(node.inputs[0])
     z_x, z = int(x.q.zero_point), int(out.q.zero_point)
     spec = out.q.spec
-    positive = low.requantize(x, Output(out.value, out.q, z, spec.qmax))
-    below = low.requantize(x, Output(out.value, x.q, x.q.spec.qmin, z_x))
-    negative = write_affine(low, below, slope, np.zeros(()), Output(out.value, out.q, spec.qmin, spec.qmax))
+    positive = low.requantize(x, Output(out.value, out.q, z, spec.qmax, out.free))
+    below = low.requantize(x, Output(out.value, x.q, x.q.spec.qmin, z_x, out.free))
+    negative = write_affine(low, below, slope, np.zeros(()), Output(out.value, out.q, spec.qmin, spec.qmax, out.free))
     one = 2**_SHIFT
     attributes = {"x_zero_point": z, "y_zero_point": z, "x_multiplier": one, "y_multiplier": one, "shift": _SHIFT}
     return low.mulshift("Add", [positive.value, negative], attributes, out, 2 * out.q.magnitude * one, "narrow")

@@ -37,7 +37,7 @@ def resize_linear(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
         zero_point = 0
     bound = x.q.magnitude * 2 ** (bits * len(axes))
     ratio = float(x.q.scale) / (float(out.q.scale) * 2.0 ** (bits * len(axes)))
-    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach)
+    b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach, out.free)
     name = str(out.value.name)
     bc = [low.const(f"{name}.{k}", v.reshape(())) for k, v in (("b", b), ("c", c))]
     return low.mulshift("Requantize", [value, *bc], {"x_zero_point": zero_point}, out, bound, width)

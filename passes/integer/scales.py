@@ -11,12 +11,9 @@ import numpy as np
 
 from mulshift.ir import Array
 from mulshift.ir.dyadic import INT32_LIMIT, MAX_MANTISSA_BITS, MAX_SHIFT, MIN_SHIFT, is_narrow
-from mulshift.passes.integer.forms import NoFormError
+from mulshift.passes.integer.forms import FREE, NoFormError
 
 Width: TypeAlias = Literal["narrow", "wide"]
-
-FREE = 2.0**-6
-"""A shortened mantissa costs nothing if it moves no result by more than this part of a step."""
 
 
 def dyadics(ratio: Array, bits: Array | int) -> tuple[Array, Array]:
@@ -59,21 +56,22 @@ def narrow_dyadics(ratio: Array, bound: Array, min_bits: int = 1) -> tuple[Array
     return b, c, found
 
 
-def requantization(ratio: Array, bound: Array, reach: int) -> tuple[Array, Array, Width]:
-    """(b, c, width): narrow if every channel can be at no cost (`FREE`), else 31 bits for all.
+def requantization(ratio: Array, bound: Array, reach: int, free: float = FREE) -> tuple[Array, Array, Width]:
+    """(b, c, width): narrow if every channel can be at no cost (`free`), else 31 bits for all.
 
     Args:
         ratio: float64 [channels], M = s_acc / s_y.
         bound: [channels], A >= max |acc|, below 2^31.
         reach: largest difference of two results in steps, which a relative error of M is multiplied with.
+        free: error in steps that a shortened mantissa may cost; negative for none, and wide throughout.
     """
     b, c, found = narrow_dyadics(ratio, bound)
-    if found.all():
+    if found.all() and free >= 0:
         peak = np.minimum(np.asarray(bound, np.float64) * ratio + 1, reach)
         error = np.abs(np.ldexp(b.astype(np.float64), -c) - ratio)
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(b == 0, 0, error / ratio * peak)
-        if (steps <= FREE).all():
+        if (steps <= free).all():
             return b.astype(np.int32), c.astype(np.int32), "narrow"
     b, c = dyadics(ratio, MAX_MANTISSA_BITS)
     return b.astype(np.int32), c.astype(np.int32), "wide"
