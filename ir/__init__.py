@@ -40,6 +40,7 @@ from mulshift.ir.metadata import (
     set_range,
 )
 from mulshift.ir.operators import DOMAIN, OPERATORS, Operator, attach
+from mulshift.ir.text import difference, equal, parse, show
 from mulshift.ir.types import (
     ACTIVATION_S8,
     ACTIVATION_S16,
@@ -87,8 +88,10 @@ __all__ = [
     "attribute",
     "constant",
     "describe",
+    "difference",
     "dtype_of",
     "dyadic",
+    "equal",
     "fresh_name",
     "get_level",
     "get_qparams",
@@ -98,12 +101,14 @@ __all__ = [
     "is_float",
     "load",
     "origin",
+    "parse",
     "rank",
     "scalar",
     "set_level",
     "set_origin",
     "set_qparams",
     "set_range",
+    "show",
     "sole_user",
     "static_shape",
     "users",

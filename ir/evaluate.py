@@ -12,7 +12,7 @@ from mulshift.ir.errors import DataError, UnsupportedError
 from mulshift.ir.metadata import describe
 from mulshift.ir.operators import DOMAIN, OPERATORS
 from mulshift.ir.ort_node import captures, run_node
-from mulshift.ir.tensors import to_numpy, to_torch
+from mulshift.ir.tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +77,8 @@ def _reference(node: ir.Node, values: Sequence[Any]) -> torch.Tensor:
     attributes = {k: a.value for k, a in node.attributes.items()}
     if any(v is not None and v.requires_grad for v in values):
         raise UnsupportedError(describe(node), "integer operators have no gradient", "train at level QDQ")
-    arrays = [None if v is None else to_numpy(v) for v in values]
-    return to_torch(OPERATORS[node.op_type].reference(attributes, *arrays))
+    arrays = [None if v is None else as_array(v) for v in values]
+    return as_tensor(OPERATORS[node.op_type].reference(attributes, *arrays))
 
 
 def _torch(node: ir.Node, values: Sequence[Any]) -> Any:
@@ -119,7 +119,7 @@ def constant_tensor(value: ir.Value) -> torch.Tensor:
     tensor = value.const_value
     if tensor is None:
         raise DataError(f"value '{value.name}'", "has no producer and no data")
-    return to_torch(tensor.numpy())
+    return as_tensor(tensor.numpy())
 
 
 def last_uses(graph: ir.Graph) -> Plan:

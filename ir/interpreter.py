@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from mulshift.ir.errors import DataError
 from mulshift.ir.evaluate import Evaluator, Plan, constant_tensor, last_uses
-from mulshift.ir.tensors import to_torch
+from mulshift.ir.tensors import as_tensor
 from mulshift.ir.types import Array
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Interpreter:
         for value in graph.inputs:
             name = str(value.name)
             if name in feeds:
-                env[value] = _observed(observer, value, to_torch(feeds[name]))
+                env[value] = _observed(observer, value, as_tensor(feeds[name]))
             elif name not in graph.initializers:
                 raise DataError(f"input '{name}'", "no data given", f"feed {[v.name for v in graph.inputs]}")
         return env

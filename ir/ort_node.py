@@ -15,7 +15,7 @@ import onnx_ir as ir
 from mulshift.ir.errors import UnsupportedError
 from mulshift.ir.metadata import describe
 from mulshift.ir.operators import DOMAIN, OPERATORS
-from mulshift.ir.tensors import to_numpy, to_torch
+from mulshift.ir.tensors import as_array, as_tensor
 from mulshift.ir.torch_ops.common import element_type
 
 _CARRIERS = {
@@ -115,13 +115,13 @@ def _plain(tensor: Any) -> Any:
 
     if isinstance(tensor, list):
         return [_plain(t) for t in tensor]
-    return to_numpy(tensor) if isinstance(tensor, torch.Tensor) else tensor
+    return as_array(tensor) if isinstance(tensor, torch.Tensor) else tensor
 
 
 def _tensor(made: Any) -> Any:
     if made is None:
         return None
-    return [_tensor(m) for m in made] if isinstance(made, list) else to_torch(made)
+    return [_tensor(m) for m in made] if isinstance(made, list) else as_tensor(made)
 
 
 def _session(node: ir.Node, types: Mapping[str, Any], model: ir.Model) -> Any:

@@ -16,7 +16,7 @@ _CARRIERS: dict[str, Any] = {"int4": np.int8, "int2": np.int8, "uint4": np.uint8
 _FLOAT_CARRIERS = ("float8", "float4")
 
 
-def to_torch(array: Array | torch.Tensor) -> torch.Tensor:
+def as_tensor(array: Array | torch.Tensor) -> torch.Tensor:
     """A tensor that shares the array's memory where it can; nobody may write into it.
 
     4-bit and 2-bit integers come as 8-bit ones, float8 and float4 as float32; the numbers are the same. Strings, which
@@ -41,7 +41,7 @@ def to_torch(array: Array | torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(shared)
 
 
-def to_numpy(tensor: torch.Tensor) -> Array:
+def as_array(tensor: torch.Tensor) -> Array:
     """The numbers of a tensor; bfloat16 comes as float32."""
     import torch
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mulshift.ir import Interpreter
-from mulshift.ir.tensors import to_numpy
+from mulshift.ir.tensors import as_array
 from mulshift.ir.torch_ops import TORCH_OPS
 
 OPSET = 23
@@ -405,7 +405,7 @@ def test_family_equals_onnxruntime(family: Any) -> None:
 
 
 def _difference(op: str, expected: Any, got: Any) -> str:
-    actual = got if isinstance(got, np.ndarray) else to_numpy(got)
+    actual = got if isinstance(got, np.ndarray) else as_array(got)
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
         return f"{actual.dtype}{actual.shape} for {expected.dtype}{expected.shape}"
     if expected.size == 0:

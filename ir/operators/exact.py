@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mulshift.ir.operators.operator import Attributes
-from mulshift.ir.tensors import to_torch
+from mulshift.ir.tensors import as_tensor
 from mulshift.ir.types import Array
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _exact(
     integer = torch.int32 if bound < _INT32_LIMIT else torch.int64
     part_bound = weight_sum * max(15, magnitude // 16 + 1)
     carrier = torch.float64 if part_bound >= _FLOAT32_EXACT else torch.float32
-    right, left = to_torch(weight).to(carrier), to_torch(x).to(carrier).sub_(zero_point)
+    right, left = as_tensor(weight).to(carrier), as_tensor(x).to(carrier).sub_(zero_point)
     with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):  # NNPACK may use Winograd, which is not exact
         if bound < _FLOAT32_EXACT or carrier == torch.float64:
             return product(left, right).to(integer).numpy()

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from mulshift.ir.graphs import attribute, ints
-from mulshift.ir.tensors import to_torch
+from mulshift.ir.tensors import as_tensor
 from mulshift.ir.torch_ops.common import TorchOp, axes_of, element_type, integers, torch_type
 
 
@@ -88,7 +88,7 @@ def _constant(node: ir.Node, v: Sequence[Any]) -> Any:
 
     name, attr = next(iter(node.attributes.items()))
     if name == "value":
-        return to_torch(attr.value.numpy())
+        return as_tensor(attr.value.numpy())
     kinds = {"value_int": torch.int64, "value_ints": torch.int64}
     kinds |= {"value_float": torch.float32, "value_floats": torch.float32}
     return torch.tensor(attr.value, dtype=kinds[name]) if name in kinds else NotImplemented
@@ -98,7 +98,7 @@ def _constant_of_shape(node: ir.Node, v: Sequence[Any]) -> Any:
     import torch
 
     value = attribute(node, "value")
-    fill = torch.zeros(1) if value is None else to_torch(value.numpy())
+    fill = torch.zeros(1) if value is None else as_tensor(value.numpy())
     return fill.reshape(()).expand(integers(v[0])).clone()
 
 
