@@ -58,15 +58,33 @@ def lift_constants(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
             continue
-        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        old, given = node.outputs[0], node.attributes.get("value")
+        tensor = ir.convenience.get_const_tensor(old) if given is None else given.as_tensor()
         if tensor is None:
             continue  # a sparse constant: no dense initializer stands for it
-        old = node.outputs[0]
         name = str(old.name)
+        tensor = _named(tensor, name)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
         old.replace_all_uses_with(value)
         model.graph.remove(node, safe=True)
         model.graph.register_initializer(value)
+
+
+def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    """The same data under another name: renaming the tensor itself would write into the source's proto."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return ir.ExternalTensor(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=name,
+            base_dir=tensor.base_dir,
+        )
+    if tensor.dtype is ir.DataType.STRING:
+        return ir.StringTensor(list(tensor.numpy().reshape(-1)), shape=tensor.shape, name=name)  # type: ignore[arg-type]
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
 
 
 def infer_shapes(model: ir.Model) -> None:
