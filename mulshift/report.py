@@ -12,7 +12,8 @@ import pydantic
 
 from mulshift.backends import Artifact
 from mulshift.backends.verify import Verified
-from mulshift.ir import constant, describe, get_qparams, is_float, origin
+from mulshift.ir import constant, describe, get_qparams, origin
+from mulshift.ir.levels import float_nodes
 from mulshift.measure import Measured
 from mulshift.passes.pipeline import PassRecord
 
@@ -141,15 +142,15 @@ def make_report(facts: Facts) -> Report:
     """The report of one compilation."""
     layers = tuple(_layer(node, facts.measured) for node in facts.after.graph)
     inner = [n for n in facts.after.graph if n.op_type not in _BORDER]
-    whole = [n for n in inner if not any(is_float(v) for v in (*n.inputs, *n.outputs))]
+    whole = len(inner) - len(float_nodes(facts.after))
     totals = Totals(
         weights_before=weight_bytes(facts.before),
         weights_after=weight_bytes(facts.artifact.model),
         model_bytes=facts.model_bytes,
         macs=sum(layer.macs for layer in layers),
         nodes=len(inner),
-        integer_nodes=len(whole),
-        integer_fraction=round(len(whole) / len(inner), 6) if inner else 1.0,
+        integer_nodes=whole,
+        integer_fraction=round(whole / len(inner), 6) if inner else 1.0,
         output_sqnr_db={k: rounded(v) for k, v in facts.measured.outputs.items()},
     )
     v = facts.verified
@@ -240,11 +241,7 @@ def _dyadic(node: ir.Node) -> DyadicSummary | None:
 
 def float_islands(model: ir.Model) -> list[tuple[str, str]]:
     """(node, reason) of every node between the borders that computes in float."""
-    return [
-        (describe(n), n.metadata_props.get(FLOAT_REASON, "no integer form"))
-        for n in model.graph
-        if n.op_type not in _BORDER and any(is_float(v) for v in (*n.inputs, *n.outputs))
-    ]
+    return [(describe(n), n.metadata_props.get(FLOAT_REASON, "no integer form")) for n in float_nodes(model)]
 
 
 __all__ = ["Facts", "Layer", "Report", "float_islands", "make_report", "weight_bytes"]

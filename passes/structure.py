@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass
 
-from mulshift.ir import VerificationError, describe
+from mulshift.ir import VerificationError, describe, get_level, levels
 
 Signature: TypeAlias = tuple[tuple[str | None, str], ...]
 
@@ -28,7 +28,7 @@ def check_structure(model: ir.Model, outputs: Signature, culprit: str) -> None:
 
     Raises:
         VerificationError: a value is read before it is made or never made, two values have one name, the outputs'
-            names or types changed, or the ONNX checker refuses the graph.
+            names or types changed, the ONNX checker refuses the graph, or its level forbids something in it.
     """
     where = f"pass '{culprit}'"
     _check_order(model.graph, where)
@@ -38,6 +38,10 @@ def check_structure(model: ir.Model, outputs: Signature, culprit: str) -> None:
         CheckerPass()(model)
     except onnx.checker.ValidationError as e:
         raise VerificationError(where, f"left an invalid graph: {str(e).strip().splitlines()[0]}") from e
+    illegal = levels.check(model)
+    if illegal:
+        more = f" (and {len(illegal) - 1} more)" if len(illegal) > 1 else ""
+        raise VerificationError(where, f"left what level {get_level(model)} forbids: {illegal[0]}{more}")
 
 
 def _check_order(graph: ir.Graph, where: str, outer: frozenset[ir.Value] = frozenset()) -> None:

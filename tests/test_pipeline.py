@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 import tiny
 
-from mulshift.ir import Array, Level, Samples, UsageError, VerificationError, get_level
+from mulshift.ir import Array, Level, Samples, UsageError, VerificationError, get_level, set_level
 from mulshift.passes import PASSES, Contract, Pass
 from mulshift.passes.compare import Sqnr, first_difference, relative_error, sqnr_db
 from mulshift.passes.pipeline import Pipeline, PipelineResult
@@ -87,6 +87,7 @@ class Break(Pass):
             "type": lambda: setattr(relu.outputs[0], "type", ir.TensorType(ir.DataType.INT8)),
             "operator": lambda: setattr(relu, "op_type", "Reelu"),
             "output": lambda: graph.outputs.clear(),
+            "level": lambda: set_level(model, Level.INTEGER),
         }[self.how]()
         self.changed("graph", self.how)
 
@@ -153,6 +154,7 @@ def test_lossy_is_measured_against_the_first_graph() -> None:
         ("rename", r"changed the outputs from \['y'\] to \['z'\]"),
         ("type", "changed the type of output 'y' from FLOAT to INT8"),
         ("operator", "left an invalid graph: .*Reelu"),
+        ("level", "left what level INTEGER forbids: node 'conv'"),
         ("output", r"changed the outputs from \['y'\] to \[\]"),
     ],
 )
