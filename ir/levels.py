@@ -23,8 +23,8 @@ WIDTH = "mulshift.width"
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _QUANTIZED = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _BOUNDED = frozenset("Conv ConvAccumulate Gemm GemmAccumulate MatMul Affine ReduceMean Lerp".split())
-_REQUANTIZED = _BOUNDED - {"ConvAccumulate", "GemmAccumulate"}
-"""Operators that end in a dyadic multiply, whose width is recorded; the two others hand out the accumulator."""
+_REQUANTIZED = _BOUNDED - {"ConvAccumulate", "GemmAccumulate", "Lerp"}
+"""Operators that end in a dyadic multiply, whose width is recorded; the others hand out the accumulator."""
 
 
 def check(model: ir.Model) -> list[str]:
