@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from mulshift.ir.errors import ModelError, UsageError
 from mulshift.ir.frontend.quiet import quiet
+from mulshift.ir.frontend.torch_fixes import mend
 from mulshift.ir.metadata import set_origin
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -110,6 +111,7 @@ def _export(source: Any, args: Any, kwargs: Any, dynamic_shapes: Any, where: str
     model: ir.Model = program.model
     record_modules(model)
     _fold(model)
+    mend(model)
     _forget_exporter(model)
     return model
 
