@@ -41,6 +41,7 @@ from mulshift.ir.metadata import (
 )
 from mulshift.ir.operators import DOMAIN, OPERATORS, Operator, attach
 from mulshift.ir.text import difference, equal, parse, show
+from mulshift.ir.to_torch import from_torch, is_weight, to_torch
 from mulshift.ir.types import (
     ACTIVATION_S8,
     ACTIVATION_S16,
@@ -93,12 +94,14 @@ __all__ = [
     "dyadic",
     "equal",
     "fresh_name",
+    "from_torch",
     "get_level",
     "get_qparams",
     "get_range",
     "inherit_origin",
     "ints",
     "is_float",
+    "is_weight",
     "load",
     "origin",
     "parse",
@@ -111,6 +114,7 @@ __all__ = [
     "show",
     "sole_user",
     "static_shape",
+    "to_torch",
     "users",
     "weight_spec",
 ]

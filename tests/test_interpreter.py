@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 
 import numpy as np
@@ -67,7 +66,6 @@ def _peak(model: ir.Model, feeds: dict[str, np.ndarray]) -> int:
     def watch(value: ir.Value, tensor: torch.Tensor) -> None:
         nonlocal most
         alive.add(tensor)
-        gc.collect()
         most = max(most, len(alive))
 
     Interpreter(model).run(feeds, watch)

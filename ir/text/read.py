@@ -335,7 +335,7 @@ class Reader:
             t.expect("[")
             data = t.listed("]", self._element)
         try:
-            return tensor_of(name, kind.dtype, [int(d) for d in shape or ()], data)
+            return tensor_of(name, kind.dtype, [int(str(d)) for d in shape or ()], data)
         except ValueError as e:
             t.fail(f"tensor '{name}': {e}")
 
