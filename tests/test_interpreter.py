@@ -265,3 +265,11 @@ def test_weights_are_shared_not_copied_even_when_read_only() -> None:
     model.graph.initializers["w"].const_value = ir.tensor(array)
     got = Interpreter(model).run({"x": np.ones((1, 4), np.float32)}, outputs=["w"])["w"]
     assert got.data_ptr() == array.ctypes.data
+
+
+def test_a_batch_through_an_override_of_a_shape() -> None:
+    model = _parse("""<ir_version: 10, opset_import: ["" : 21]>
+      r (float[1, 2, 3] x) => (float[1, 6] y) <int64[2] shape = {1, 6}> { y = Reshape (x, shape) }""")
+    x = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    got = Interpreter(model, {"shape": torch.tensor([2, 6])}).run({"x": x})["y"]
+    assert np.array_equal(got.numpy(), x.reshape(2, 6))

@@ -359,6 +359,25 @@ def _picks() -> Iterator[Case]:
     yield "Pad", [_i(0, 9, 2, 3, dtype=np.uint8), _ints(1, 0, 0, 2), np.uint8(7)], {}, 1
 
 
+def _resizes() -> Iterator[Case]:
+    x, bits = _f(1, 2, 5, 6), _i(0, 256, 1, 2, 5, 6, dtype=np.uint8)
+    up, down = np.array([1, 1, 2.0, 3.0], np.float32), np.array([1, 1, 0.6, 0.4], np.float32)
+    how = ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
+    for a in _grid(mode=["nearest", "linear"], coordinate_transformation_mode=how):
+        for scales in (up, down, up / np.float32(1.7)):
+            yield "Resize", [x, None, np.where(np.arange(4) < 2, np.float32(1), scales)], a, 1
+        yield "Resize", [x, None, None, _ints(1, 2, 9, 4)], a, 1
+        yield "Resize", [x, None, None, _ints(1, 2, 1, 13)], a, 1
+    for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
+        a = {"nearest_mode": rounding, "mode": "nearest"}
+        for scales in (up, down):
+            yield "Resize", [bits, None, scales], a, 1
+            yield "Resize", [bits, None, scales], {**a, "coordinate_transformation_mode": "asymmetric"}, 1
+    yield "Resize", [x, None, up], {"mode": "cubic"}, 1
+    yield "Resize", [x, None, None, _ints(10, 3)], {"mode": "linear", "axes": [2, 3]}, 1
+    yield "Resize", [_f(1, 2, 7), None, np.array([1, 1, 2], np.float32)], {"mode": "linear"}, 1
+
+
 FAMILIES = (
     _convolutions,
     _products,
@@ -370,6 +389,7 @@ FAMILIES = (
     _reductions,
     _shapes,
     _picks,
+    _resizes,
 )
 
 
@@ -436,19 +456,16 @@ def test_rows_are_differentiable() -> None:
     """Every float output that torch makes of float inputs leads back to them."""
     stuck = set()
     for op, inputs, attributes, outputs in itertools.chain(*(f() for f in FAMILIES if f is not _shapes)):
-        floats = [k for k, x in enumerate(inputs) if x is not None and np.asarray(x).dtype == np.float32]
-        if not floats or op in {"QuantizeLinear", "DequantizeLinear"} | _NOT_DIFFERENTIABLE:
+        x = np.asarray(inputs[0]) if inputs and inputs[0] is not None else np.zeros(1, np.int8)
+        if x.dtype != np.float32 or op in {"QuantizeLinear", "DequantizeLinear"} | _NOT_DIFFERENTIABLE:
             continue
-        feeds = {f"x{k}": torch.from_numpy(np.array(x)) for k, x in enumerate(inputs) if x is not None}
-        for k in floats:
-            feeds[f"x{k}"].requires_grad_()
-        node = ir.from_proto(_model(op, inputs, attributes, outputs)).graph[0]
-        made = TORCH_OPS[("", op)](node, [feeds.get(f"x{k}") for k in range(len(inputs))])
+        values = [None if v is None else torch.from_numpy(np.array(v)) for v in inputs]
+        values[0] = torch.from_numpy(x.copy()).requires_grad_()
+        made = TORCH_OPS[("", op)](ir.from_proto(_model(op, inputs, attributes, outputs)).graph[0], values)
         if made is NotImplemented:
             continue
-        first = made[0] if isinstance(made, tuple) else made
-        first.float().sum().backward()
-        stuck |= {op} if feeds[f"x{floats[0]}"].grad is None else set()
+        (made[0] if isinstance(made, tuple) else made).sum().backward()
+        stuck |= {op} if values[0].grad is None else set()
     assert not stuck
 
 

@@ -6,10 +6,10 @@ that torch lacks travel in one that holds them exactly: 4 bits and less in 8, fl
 
 from __future__ import annotations
 
-from mulshift.ir.torch_ops import arithmetic, index, linear, normalize, pool, quantize, reduction, shape, unary
+from mulshift.ir.torch_ops import arithmetic, index, linear, normalize, pool, quantize, reduction, resize, shape, unary
 from mulshift.ir.torch_ops.common import TorchOp
 
-_FAMILIES = (arithmetic, index, linear, normalize, pool, quantize, reduction, shape, unary)
+_FAMILIES = (arithmetic, index, linear, normalize, pool, quantize, reduction, resize, shape, unary)
 
 TORCH_OPS: dict[tuple[str, str], TorchOp] = {
     ("", name): run for family in _FAMILIES for name, run in family.TABLE.items()
