@@ -1,11 +1,12 @@
 """Resize: nearest and linear over any axes, one axis after the other, each output element a sum of two input elements.
 
-Coordinates are computed in float32 as ONNX Runtime does. Cubic, antialiasing, crop and `exclude_outside` are left to it.
+Coordinates are computed in float32 as ONNX Runtime does. Cubic, antialiasing, crop and `exclude_outside` are left to
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _axis(x: Any, axis: int, positions: Array, node: ir.Node) -> Any:
     return x.index_select(axis, torch.from_numpy(low)) * (1 - share) + x.index_select(axis, high) * share
 
 
-_NEAREST = {
+_NEAREST: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
     "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
     "floor": np.floor,
