@@ -5,11 +5,15 @@ from __future__ import annotations
 from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
+from mulshift.passes.fold_input import FoldInput
+from mulshift.passes.fold_bn import FoldBn
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.to_integer import ToInteger
 
 PASSES: dict[str, type[Pass]] = {
     "canonicalize": Canonicalize,
+    "fold-bn": FoldBn,
+    "fold-input": FoldInput,
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
     "to-integer": ToInteger,
