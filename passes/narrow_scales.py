@@ -1,0 +1,217 @@
+"""narrow-scales: weight scales for which a short `b / 2^c` is exact, so that 32-bit requantization costs no error.
+
+With `M = s_x * s_w / s_y` and the bound A of the accumulator, the most precise b with `A*b + 2^(c-1) < 2^31` is chosen
+for each channel; then `s_w' = (b / 2^c) * s_y / s_x` is the scale that its weights are rounded for (ARITHMETIC.md 2).
+It works on the QDQ graph, before bias correction and learned rounding, so that these see the weights that will run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from mulshift.ir import Array, QParams, constant, is_float, sole_user
+from mulshift.ir.dyadic import INT32_LIMIT, accumulator_bound, is_narrow
+from mulshift.passes.base import Contract, Pass
+from mulshift.passes.integer.constants import real_constant
+from mulshift.passes.integer.move import MOVERS
+from mulshift.passes.integer.quantization import dequantize_qparams, quantize_qparams
+from mulshift.passes.integer.scales import narrow_dyadics, requantization
+
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_ROUNDS = 64
+_NOISE = 0.01
+_ON_GRID = 1e-3
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A product with a pair on its input, its weights and its output."""
+
+    quantizer: ir.Node
+    weights: Array
+    axis: int
+    s_x: float
+    magnitude: int
+    s_y: float
+    reach: int
+    bias: Array
+
+
+@dataclass
+class NarrowScales(Pass):
+    """Re-choose weight scales for short dyadic mantissas.
+
+    Attributes:
+        min_bits: fewest mantissa bits; a scale moves by less than `2^-min_bits` of itself.
+    """
+
+    name: ClassVar[str] = "narrow-scales"
+    contract: ClassVar[Contract] = Contract.LOSSY
+    min_bits: int = 6
+
+    def rewrite(self, model: ir.Model) -> None:
+        """One product at a time: all its channels become narrow, or none is touched."""
+        for node in model.graph:
+            if node.domain or node.op_type not in _PRODUCTS:
+                continue
+            found = _site(node)
+            if isinstance(found, str):
+                self.skipped(node, found)
+                continue
+            scale = constant(found.quantizer.inputs[1])
+            assert scale is not None
+            if _is_free(found, scale):
+                continue
+            chosen = self._narrow(found, scale.astype(np.float64))
+            if chosen is None:
+                self.skipped(node, f"a channel needs fewer than {self.min_bits} bits to be narrow")
+                continue
+            value = found.quantizer.inputs[1]
+            assert value is not None
+            value.const_value = ir.tensor(chosen.astype(np.float32).reshape(scale.shape), name=value.name)
+            self.changed(node, f"scales of {chosen.size} channels moved by at most {_moved(scale, chosen):.1e}")
+
+    def _narrow(self, site: _Site, scale: Array) -> Array | None:
+        """Scales whose dyadic numbers are narrow with the weights rounded for them, or None."""
+        ratio = site.s_x * scale / site.s_y
+        highest = _harmless_ratio(site)
+        bound = _bound(site, scale)
+        for _ in range(_ROUNDS):
+            b, c, found = narrow_dyadics(ratio, np.minimum(bound, INT32_LIMIT), self.min_bits)
+            if not found.all():
+                if (ratio[~found] >= highest).any():
+                    return None
+                ratio = np.where(found, ratio, np.minimum(2 * ratio, highest))
+                bound = _bound(site, ratio * site.s_y / site.s_x)
+                continue
+            value = np.where(b == 0, ratio, np.ldexp(b.astype(np.float64), -c))
+            chosen = (value * site.s_y / site.s_x).astype(np.float32).astype(np.float64)
+            after = _bound(site, chosen)
+            if is_narrow(b, c, after).all():
+                return chosen
+            bound = np.maximum(bound, after) + np.maximum(bound // 256, 1)
+        return None
+
+
+def _harmless_ratio(site: _Site) -> float:
+    """The largest `M = s_acc / s_y` at which rounding the weights adds noise of `_NOISE` steps to the output.
+
+    K weights, off by `s_w / sqrt(12)` each, times inputs of a quarter of their range. A channel whose bias is far
+    larger than its weights (its accumulator is nearly all bias) may take a scale up to this one.
+    """
+    depth = site.weights.size / site.weights.shape[site.axis]
+    return float(_NOISE / (np.sqrt(depth / 12) * site.magnitude / 4))
+
+
+def _moved(before: Array, after: Array) -> float:
+    return float(np.abs(after / before.astype(np.float64) - 1).max())
+
+
+def _integers(site: _Site, scale: Array) -> Array:
+    shape = [1] * site.weights.ndim
+    shape[site.axis] = -1
+    return np.asarray(np.clip(np.rint(site.weights / np.reshape(scale, shape)), -128, 127), np.int64)
+
+
+def _bound(site: _Site, scale: Array) -> Array:
+    bias = np.rint(site.bias / np.maximum(site.s_x * scale, 1e-38))
+    q = _integers(site, scale)
+    safe = np.clip(bias, -(2.0**62), 2.0**62).astype(np.int64)
+    return accumulator_bound(q, np.broadcast_to(safe, (q.shape[site.axis],)), site.magnitude, site.axis)
+
+
+def _is_free(site: _Site, scale: Array) -> bool:
+    bound = _bound(site, scale.astype(np.float64))
+    if (bound >= INT32_LIMIT).any():
+        return False
+    return requantization(site.s_x * scale.astype(np.float64) / site.s_y, bound, site.reach)[2] == "narrow"
+
+
+def _site(node: ir.Node) -> _Site | str:
+    """The product's quantizations, or why there are none to work on."""
+    quantizer = _weight_quantizer(node.inputs[1])
+    if quantizer is None:
+        return "its weights are not its own floats behind a pair"
+    w_q, weights = quantize_qparams(quantizer), constant(quantizer.inputs[0])
+    x_q, out = _input(node.inputs[0]), _output(node)
+    if w_q is None or weights is None or w_q.spec.bits > 8 or np.any(w_q.zero_point):
+        return "its weights are not symmetric"
+    if x_q is None or out is None:
+        return "its input or output has no pair"
+    y_q, added = out
+    axis = _channel_axis(node, weights.ndim)
+    if w_q.spec.axis != axis:
+        return "its weights have one scale for all channels"
+    scale, _ = w_q.shaped(weights.ndim)
+    steps = weights / scale
+    if np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID:
+        return "its weights are on their grid already"
+    own = real_constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
+    if own is None:
+        return "its bias is not constant"
+    bias = own.reshape(-1) + added
+    if bias.size not in (1, weights.shape[axis]):
+        return "its bias is not one number a channel"
+    return _Site(
+        quantizer, weights.astype(np.float64), axis, float(x_q.scale), x_q.magnitude, float(y_q.scale),
+        y_q.spec.qmax - y_q.spec.qmin, bias,
+    )  # fmt: skip
+
+
+def _channel_axis(node: ir.Node, rank: int) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = node.op_type == "Gemm" and node.attributes.get("transB") is not None
+    return 0 if transposed and node.attributes["transB"].value else rank - 1
+
+
+def _weight_quantizer(value: ir.Value | None) -> ir.Node | None:
+    """The QuantizeLinear of weights that nothing else reads, neither they nor their scale."""
+    dequantizer = None if value is None else value.producer()
+    if value is None or dequantizer is None or dequantizer.op_type != "DequantizeLinear" or sole_user(value) is None:
+        return None
+    q = dequantizer.inputs[0]
+    quantizer = None if q is None else q.producer()
+    if q is None or quantizer is None or quantizer.op_type != "QuantizeLinear" or sole_user(q) is None:
+        return None
+    scale = quantizer.inputs[1]
+    shared = scale is None or {u.node for u in scale.uses()} != {quantizer, dequantizer}
+    return None if shared or constant(quantizer.inputs[0]) is None else quantizer
+
+
+def _input(value: ir.Value | None) -> QParams | None:
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in MOVERS and is_float(node.inputs[0]):
+        value = node.inputs[0]
+        node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    q = dequantize_qparams(node)
+    return q if q is not None and q.per_tensor and q.spec.bits == 8 else None
+
+
+def _output(node: ir.Node) -> tuple[QParams, Array] | None:
+    """(quantization after the fused clamps, constant that an Add in between brings)."""
+    added: Array = np.zeros(1)
+    value = node.outputs[0]
+    for _ in range(4):
+        user = sole_user(value)
+        if user is None:
+            return None
+        if user.op_type == "QuantizeLinear":
+            q = quantize_qparams(user)
+            return (q, added) if q is not None and q.per_tensor else None
+        if user.op_type == "Add":
+            other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
+            array = real_constant(other)
+            if array is None:
+                return None
+            added = added + array.reshape(-1)
+        elif user.op_type not in ("Relu", "Clip"):
+            return None
+        value = user.outputs[0]
+    return None
