@@ -210,16 +210,16 @@ def _check_first(model: ir.Model, samples: Samples) -> None:
 
 
 def _with_image(recipe: Recipe, image: ImageInput | None) -> Recipe:
-    """The recipe with the image's numbers in `fold-input`, which is put before `calibrate` if it is not there."""
+    """The recipe with the image's numbers in `fold-input`; put before `fold-bn` or `calibrate` if not there."""
     if image is None:
         return recipe
-    options = {k: v for k, v in image.as_dict().items() if v is not None}
+    options = {"input" if k == "name" else k: v for k, v in image.as_dict().items() if v is not None}
     step = Step.model_validate({"pass": _IMAGE_PASS, "options": options})
     names = [s.name for s in recipe.passes]
     if _IMAGE_PASS in names:
         steps = [step if s.name == _IMAGE_PASS else s for s in recipe.passes]
     else:
-        at = names.index("calibrate") if "calibrate" in names else 0
+        at = next((names.index(name) for name in ("fold-bn", "calibrate") if name in names), 0)
         steps = [*recipe.passes[:at], step, *recipe.passes[at:]]
     return load_recipe(recipe.model_copy(update={"passes": tuple(steps)}))
 

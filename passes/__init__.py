@@ -5,9 +5,10 @@ from __future__ import annotations
 from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
-from mulshift.passes.fold_input import FoldInput
 from mulshift.passes.fold_bn import FoldBn
+from mulshift.passes.fold_input import FoldInput
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
+from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.to_integer import ToInteger
 
 PASSES: dict[str, type[Pass]] = {
@@ -16,6 +17,7 @@ PASSES: dict[str, type[Pass]] = {
     "fold-input": FoldInput,
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
+    "narrow-scales": NarrowScales,
     "to-integer": ToInteger,
 }
 

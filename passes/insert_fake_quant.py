@@ -25,7 +25,17 @@ from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import get_extremes
 from mulshift.passes.formats import SPECS, Formats, Planner
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
-from mulshift.passes.quant_rules import Ask, Give, Rule, channel_axis, is_fused, rule_of
+from mulshift.passes.quant_rules import (
+    Ask,
+    Give,
+    Rule,
+    channel_axis,
+    in_affine_chain,
+    is_fused,
+    is_image,
+    is_image_step,
+    rule_of,
+)
 from mulshift.passes.scales import activation_qparams, weight_qparams
 
 FLOAT_REASON = "mulshift.float_reason"
@@ -102,7 +112,7 @@ class InsertFakeQuant(Pass):
     # Activations -----------------------------------------------------------------------------------------------------
 
     def _activation(self, value: ir.Value, pairs: PairInserter, planner: Planner) -> None:
-        if not _is_activation(value) or is_fused(value):
+        if not _is_activation(value) or self._needs_no_pair(value):
             return
         reason = self._why_float(value)
         if reason:
@@ -122,6 +132,11 @@ class InsertFakeQuant(Pass):
             q = self._qparams(value, form)
             pairs.insert(made, q, [use for use, picked in uses.items() if picked == form], f"{name}.{form}")
             self.changed(name, f"also {_text(q)}")
+
+    def _needs_no_pair(self, value: ir.Value) -> bool:
+        node = value.producer()
+        chained = in_affine_chain(value) and (self.target == "integer" or node is None or is_image_step(node))
+        return chained or is_fused(value) or is_image(value)
 
     def _why_float(self, value: ir.Value) -> str:
         node = value.producer()
@@ -180,7 +195,7 @@ class InsertFakeQuant(Pass):
 
     def _constants(self, node: ir.Node, pairs: PairInserter) -> None:
         rule = self._rule(node)
-        if rule is None:
+        if rule is None or is_image_step(node):
             return
         for index, value in enumerate(node.inputs):
             array = constant(value)

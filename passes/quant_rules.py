@@ -92,6 +92,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Expand", "Tile", "TopK", "ReverseSequence"), _MOVE),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Pad", "Trilu"), _MOVE8),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _MOVE8),
+    **dict.fromkeys(("Shape", "Size", "ConstantOfShape"), Rule((_A.PLAIN,))),
     "Concat": Rule((_A.ANY,), gives=Give.JOIN),
     "Where": Rule((_A.PLAIN, _A.NARROW), gives=Give.JOIN, wide=False),
     **dict.fromkeys(("Max", "Min"), Rule((_A.NARROW,), gives=Give.JOIN, wide=False)),
@@ -125,6 +126,40 @@ def is_fused(value: ir.Value) -> bool:
     rule = rule_of(node)
     bounds = [v for v in user.inputs[1:] if v is not None]
     return rule is not None and rule.epilogue and is_float(value) and all(constant(v) is not None for v in bounds)
+
+
+def is_image(value: ir.Value) -> bool:
+    """Whether the value is an integer graph input cast to float, through a Transpose or not: scale 1, zero point 0."""
+    node = value.producer()
+    if node is None or node.op_type != "Cast" or node.domain not in ("", "ai.onnx") or not is_float(value):
+        return False
+    source = node.inputs[0]
+    made = None if source is None else source.producer()
+    if made is not None and made.op_type == "Transpose":
+        source = made.inputs[0]
+    eight = source is not None and source.dtype in (ir.DataType.UINT8, ir.DataType.INT8)
+    return eight and source is not None and source.is_graph_input()
+
+
+def in_affine_chain(value: ir.Value) -> bool:
+    """Whether the value exists only between two steps of one `m * x + t` with constant m and t."""
+    node, user = value.producer(), sole_user(value)
+    return node is not None and user is not None and _is_affine(node) and _is_affine(user)
+
+
+def is_image_step(node: ir.Node) -> bool:
+    """Whether the node belongs to the `m * x + t` that turns pixels into what the network reads."""
+    x = next((v for v in node.inputs if v is not None and constant(v) is None), None)
+    if x is None or not _is_affine(node):
+        return False
+    made = x.producer()
+    return is_image(x) or (made is not None and sole_user(x) is node and is_image_step(made))
+
+
+def _is_affine(node: ir.Node) -> bool:
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or rule_of(node) is None:
+        return False
+    return sum(constant(v) is not None for v in node.inputs) == 1
 
 
 def channel_axis(node: ir.Node, rank: int) -> int:
