@@ -27,6 +27,9 @@ def undo_dynamic(graph: ir.Graph) -> None:
     floats: set[ir.Value] = set()
     """Values that were integers before."""
     for node in list(graph):
+        handed_out = any(v.is_graph_output() for v in node.outputs)
+        if handed_out and (node.op_type == "DynamicQuantizeLinear" or not floats.isdisjoint(node.inputs)):
+            raise UnsupportedError(describe(node), "hands dynamically quantized integers out", "give the float model")
         if node.op_type == "DynamicQuantizeLinear":
             floats.add(_identity(graph, node))
         elif node.op_type in _FLOAT_FORM and node.inputs[0] in floats:
