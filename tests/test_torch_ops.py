@@ -233,6 +233,9 @@ def _pools() -> Iterator[Case]:
         yield "AveragePool", [x], same, 1
         yield "AveragePool", [x], {**same, "count_include_pad": 1}, 1
     yield "MaxPool", [x], {"kernel_shape": [2, 2]}, 2
+    behind = {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [0, 0, 1, 1], "ceil_mode": 1}
+    for op in ("MaxPool", "AveragePool"):
+        yield op, [_f(1, 1, 5, 5)], behind, 1  # a third window would start in the padding behind the data
     for shape in ((2, 3, 8), (1, 2, 5, 6, 4)):
         n = len(shape) - 2
         yield "MaxPool", [_f(*shape)], {"kernel_shape": [3] * n, "strides": [2] * n, "pads": [1] * (2 * n)}, 1
