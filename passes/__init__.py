@@ -5,10 +5,12 @@ from __future__ import annotations
 from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
+from mulshift.passes.correct_bias import CorrectBias
 from mulshift.passes.fold_bn import FoldBn
 from mulshift.passes.fold_input import FoldInput
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
+from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.to_integer import ToInteger
 
 PASSES: dict[str, type[Pass]] = {
@@ -18,6 +20,8 @@ PASSES: dict[str, type[Pass]] = {
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
     "narrow-scales": NarrowScales,
+    "round-weights": RoundWeights,
+    "correct-bias": CorrectBias,
     "to-integer": ToInteger,
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import QParams, add_initializer, inherit_origin, users
+from mulshift.ir import QParams, QuantSpec, add_initializer, attribute, constant, inherit_origin, users
 
 
 def is_quantized(value: ir.Value) -> bool:
@@ -20,6 +21,29 @@ def is_dequantized(value: ir.Value) -> bool:
     """Whether a DequantizeLinear made the value."""
     node = value.producer()
     return node is not None and node.op_type == "DequantizeLinear"
+
+
+def pair_source(node: ir.Node) -> ir.Value | None:
+    """The float value that a DequantizeLinear stands for, if a QuantizeLinear with a known input precedes it."""
+    if node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return None
+    quantize = node.inputs[0].producer()
+    return quantize.inputs[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else None
+
+
+def pair_qparams(node: ir.Node) -> QParams | None:
+    """The quantization that a DequantizeLinear with constant parameters states; None if not constant or blocked."""
+    integers, scale = node.inputs[0], constant(node.inputs[1])
+    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    if integers is None or integers.dtype is None or scale is None or attribute(node, "block_size", 0):
+        return None
+    bits, signed = integers.dtype.bitwidth, integers.dtype.is_signed()
+    axis = None if scale.size == 1 else int(attribute(node, "axis", 1))
+    scale = scale.reshape(()) if axis is None else scale
+    numbers = (
+        np.zeros(scale.shape, np.int32) if zero_point is None else zero_point.astype(np.int32).reshape(scale.shape)
+    )
+    return QParams(scale, numbers, QuantSpec(bits, signed, symmetric=False, axis=axis))
 
 
 @dataclass
