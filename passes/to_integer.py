@@ -16,11 +16,9 @@ from mulshift.ir import Level, UnsupportedError, UsageError, attach, describe, g
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.integer import MOVERS, RULES
 from mulshift.passes.integer.finish import finish
-from mulshift.passes.integer.forms import FREE
+from mulshift.passes.integer.forms import FLOAT_REASON, FREE
 from mulshift.passes.integer.lowering import Lowering
 from mulshift.passes.integer.walk import walk
-
-FLOAT_REASON = "mulshift.float_reason"
 
 
 @dataclass

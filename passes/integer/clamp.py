@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.passes.integer.constants import real_constant
-from mulshift.passes.integer.forms import Output
+from mulshift.passes.integer.forms import Output, asked_to_stay
 from mulshift.passes.integer.quantization import bounds
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def strip_clamps(low: Lowering, out: Output) -> tuple[Output, tuple[ir.Node, ...
 
 def clamp_of(node: ir.Node) -> tuple[ir.Value, float, float] | None:
     """(input, low, high) of a node that clamps with scalar constants, in reals; None if it does not."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _OPS or node.inputs[0] is None:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _OPS or node.inputs[0] is None or asked_to_stay(node):
         return None
     x = node.inputs[0]
     if node.op_type == "Relu":

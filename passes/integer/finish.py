@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from mulshift.ir import DOMAIN, is_float
+from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.integer.lowering import Lowering
 
 _BORDER = ("QuantizeLinear", "DequantizeLinear")
@@ -150,6 +151,8 @@ def _islands(low: Lowering) -> Iterator[tuple[ir.Node, str]]:
 
 
 def _reason(low: Lowering, node: ir.Node) -> str:
+    if reason := asked_to_stay(node):
+        return reason
     if node.op_type in low.rules or node.op_type in low.movers:
         return "its result is not quantized"
     return f"no integer form of {node.op_type}"

@@ -18,6 +18,16 @@ FREE = 2.0**-6
 """A shortened mantissa costs nothing if it moves no result by more than this part of a step."""
 
 
+FLOAT_REASON = "mulshift.float_reason"
+"""Why a node stays float, in its `metadata_props`; a pass before this one may have left it there on request."""
+
+
+def asked_to_stay(node: ir.Node) -> str:
+    """The reason that an earlier pass gave for keeping a node float; empty if none, or if it only knew no form."""
+    reason = node.metadata_props.get(FLOAT_REASON, "")
+    return "" if reason.endswith("has no integer form") else reason
+
+
 class NoFormError(Exception):
     """This node has no integer form here; the message says why. Never leaves the pass."""
 

@@ -26,7 +26,7 @@ from mulshift.ir import (
 )
 from mulshift.passes.integer.clamp import strip_clamps
 from mulshift.passes.integer.constants import quantized_constant
-from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule
+from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule, asked_to_stay
 from mulshift.passes.integer.quantization import storage, to_signed, to_unsigned
 from mulshift.passes.integer.scales import Width, identity_dyadic, requantization
 from mulshift.passes.integer.tables import table
@@ -121,6 +121,8 @@ class Lowering:
             return self.border(base, out.value)
         with self.writing(node, *fused):
             try:
+                if reason := asked_to_stay(node):
+                    raise NoFormError(reason)
                 made = table(self, base)
                 if made is None:
                     made = self._written(node, base)
@@ -146,7 +148,8 @@ class Lowering:
 
     def mover_of(self, node: ir.Node) -> Mover | None:
         """The row of a node that moves integers."""
-        mover = self.movers.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        usable = node.domain in ("", "ai.onnx") and not asked_to_stay(node)
+        mover = self.movers.get(node.op_type) if usable else None
         return mover if mover is not None and mover.applies(node) else None
 
     def quantize_input(self, node: ir.Node, index: int, out: Output) -> Quantized:

@@ -12,7 +12,7 @@ from mulshift.ir import Array, sole_user
 from mulshift.passes.integer.constants import real_constant
 from mulshift.passes.integer.conv import conv
 from mulshift.passes.integer.conv_transpose import conv_transpose
-from mulshift.passes.integer.forms import NoFormError, Output
+from mulshift.passes.integer.forms import NoFormError, Output, asked_to_stay
 from mulshift.passes.integer.gemm import gemm, has_constant_weights, matmul, matmul_weights
 from mulshift.passes.integer.linear import Product, write_product
 
@@ -42,7 +42,7 @@ def product_of(low: Lowering, value: ir.Value) -> Product | None:
         NoFormError: a product without integer form.
     """
     node = value.producer()
-    if node is None or low.lookup(value) is not None or node.domain not in ("", "ai.onnx"):
+    if node is None or low.lookup(value) is not None or node.domain not in ("", "ai.onnx") or asked_to_stay(node):
         return None
     if node.op_type in PRODUCTS:
         constant = node.op_type != "MatMul" or has_constant_weights(node)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, Array, MulshiftError, QParams
 from mulshift.passes.integer.constants import real_constant
-from mulshift.passes.integer.forms import NoFormError, Output
+from mulshift.passes.integer.forms import NoFormError, Output, asked_to_stay
 from mulshift.passes.integer.quantization import storage
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _ordered(nodes: Sequence[ir.Node], root: ir.Value) -> list[ir.Node]:
 
 
 def _elementwise(low: Lowering, node: ir.Node) -> bool:
-    if len(node.outputs) != 1:
+    if len(node.outputs) != 1 or asked_to_stay(node):
         return False
     if node.domain in ("", "ai.onnx"):
         return node.op_type in UNARY or node.op_type in NARY
