@@ -6,6 +6,7 @@ from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
 from mulshift.passes.correct_bias import CorrectBias
+from mulshift.passes.equalize import Equalize
 from mulshift.passes.fold_bn import FoldBn
 from mulshift.passes.fold_input import FoldInput
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
@@ -17,6 +18,7 @@ PASSES: dict[str, type[Pass]] = {
     "canonicalize": Canonicalize,
     "fold-bn": FoldBn,
     "fold-input": FoldInput,
+    "equalize": Equalize,
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
     "narrow-scales": NarrowScales,
