@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from mulshift.backends.artifact import Artifact
+from mulshift.backends.inlining import inline
 from mulshift.backends.qdq import freeze
 from mulshift.ir import DOMAIN, ModelError, Target, attach, origin, set_origin
 
@@ -28,8 +28,10 @@ def lower(model: ir.Model, target: Target) -> Artifact:
         model: INTEGER level, or QDQ level for `onnxruntime-qdq`.
         target: one of this backend's rows.
     """
-    made = _FORMS[target.name](model.clone())
-    return Artifact(clean(made), target)
+    copy = model.clone()
+    for node in copy.graph.all_nodes():
+        set_origin(node, origin(node))
+    return Artifact(clean(_FORMS[target.name](copy)), target)
 
 
 def _integer(model: ir.Model) -> ir.Model:
@@ -39,7 +41,7 @@ def _integer(model: ir.Model) -> ir.Model:
 
 def _portable(model: ir.Model) -> ir.Model:
     attach(model)
-    InlinePass()(model)
+    inline(model)
     model.opset_imports.pop(DOMAIN, None)
     return model
 

@@ -57,13 +57,16 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
     groups: list[_Group] = []
     tensors = elements = count = 0
     for feeds in samples:
-        sizes, fed, outputs = _survey(interpreter, feeds, cut)
-        groups = groups or list(_groups(proto, sizes))
-        tensors = sum(len(g.values) for g in groups)
+        fed: dict[str, Array] = {}
+        if cut or not groups:
+            sizes, fed = _survey(interpreter, feeds, cut)
+            groups = groups or list(_groups(proto, sizes))
+            tensors = sum(len(g.values) for g in groups)
+        outputs: dict[str, Array] = {}
         for group in groups:
-            got = group.run({**feeds, **fed})
-            elements += _compare(interpreter, feeds, got)
-        if not cut:
+            compared, outputs = _compare(interpreter, feeds, group.run({**feeds, **fed}))
+            elements += compared
+        if not cut and groups:
             _compare_outputs(specification, outputs, plain.run(None, dict(feeds)))
         count += 1
     if not count:
@@ -112,8 +115,8 @@ class _Group:
 
 def _survey(
     interpreter: Interpreter, feeds: Feeds, cut: list[ir.Value]
-) -> tuple[dict[str, tuple[int, int]], dict[str, Array], dict[str, Array]]:
-    """One run of the specification: element type and bytes of each integer value, the cut values, the outputs."""
+) -> tuple[dict[str, tuple[int, int]], dict[str, Array]]:
+    """One run of the specification: element type and bytes of each integer value, and the cut values."""
     import torch
 
     sizes: dict[str, tuple[int, int]] = {}
@@ -128,8 +131,8 @@ def _survey(
             fed[str(value.name)] = array
 
     with torch.no_grad():
-        outputs = interpreter.run(feeds, observe)
-    return sizes, fed, {k: to_numpy(t) for k, t in outputs.items()}
+        interpreter.run(feeds, observe)
+    return sizes, fed
 
 
 def _groups(proto: onnx.ModelProto, sizes: Mapping[str, tuple[int, int]]) -> Iterator[_Group]:
@@ -152,8 +155,8 @@ def _group(proto: onnx.ModelProto, names: list[str], sizes: Mapping[str, tuple[i
     return _Group(tuple(names), session(with_outputs(proto, [(n, sizes[n][0]) for n in names])))
 
 
-def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> int:
-    """Compare while the specification runs; each array is dropped when it has been compared."""
+def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> tuple[int, dict[str, Array]]:
+    """Compare while the specification runs, dropping each array when it is done: elements, and the graph outputs."""
     import torch
 
     elements = 0
@@ -171,10 +174,10 @@ def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> i
         elements += other.size
 
     with torch.no_grad():
-        interpreter.run(feeds, observe)
+        outputs = interpreter.run(feeds, observe)
     if got:
         raise VerificationError(f"value '{next(iter(got))}'", "the specification never makes it")
-    return elements
+    return elements, {k: to_numpy(t) for k, t in outputs.items()}
 
 
 def _compare_outputs(model: ir.Model, expected: Mapping[str, Array], got: list[Array]) -> None:

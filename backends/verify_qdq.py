@@ -69,7 +69,7 @@ def verify_qdq(model: ir.Model, samples: Iterable[Feeds]) -> Verified:
 
     blocks = {block.output: block for block in _blocks(model)}
     runners: dict[ir.Value, _Runner | None] = {}
-    tally = _Tally()
+    tally = Tally()
     count = 0
     interpreter = Interpreter(model)
     for feeds in samples:
@@ -175,7 +175,7 @@ def _runner(model: ir.Model, block: _Block) -> _Runner | None:
     return _Runner(Interpreter(integer), session(frozen), {v: str(v.name) for v in block.inputs})
 
 
-def _check(block: _Block, runner: _Runner | None, live: dict[ir.Value, Array], tally: _Tally) -> None:
+def _check(block: _Block, runner: _Runner | None, live: dict[ir.Value, Array], tally: Tally) -> None:
     if runner is None:
         return
     feeds = {name: live[v] for v, name in runner.names.items()}
@@ -190,7 +190,7 @@ def _check(block: _Block, runner: _Runner | None, live: dict[ir.Value, Array], t
     tally.add(describe(block.node), int(np.count_nonzero(steps)), steps.size)
 
 
-class _Tally:
+class Tally:
     """Differences by node."""
 
     def __init__(self) -> None:

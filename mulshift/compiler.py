@@ -31,6 +31,7 @@ from mulshift.sources import ModelSource
 ISLANDS = ("report", "forbid")
 _FORM = {Level.INTEGER: "integer", Level.QDQ: "qdq"}
 _INTEGER_PASS, _IMAGE_PASS = "to-integer", "fold-input"
+_AFTER_IMAGE = ("fold-bn", "fuse", "equalize", "calibrate")
 
 
 @dataclass(frozen=True)
@@ -210,16 +211,15 @@ def _check_first(model: ir.Model, samples: Samples) -> None:
 
 
 def _with_image(recipe: Recipe, image: ImageInput | None) -> Recipe:
-    """The recipe with the image's numbers in `fold-input`; put before `fold-bn` or `calibrate` if not there."""
+    """The recipe with the image's numbers in `fold-input`, which is put before `fold-bn` if it is not there."""
     if image is None:
         return recipe
-    options = {"input" if k == "name" else k: v for k, v in image.as_dict().items() if v is not None}
-    step = Step.model_validate({"pass": _IMAGE_PASS, "options": options})
+    step = Step.model_validate({"pass": _IMAGE_PASS, "options": image.options()})
     names = [s.name for s in recipe.passes]
     if _IMAGE_PASS in names:
         steps = [step if s.name == _IMAGE_PASS else s for s in recipe.passes]
     else:
-        at = next((names.index(name) for name in ("fold-bn", "calibrate") if name in names), 0)
+        at = next((i for i, name in enumerate(names) if name in _AFTER_IMAGE), 0)
         steps = [*recipe.passes[:at], step, *recipe.passes[at:]]
     return load_recipe(recipe.model_copy(update={"passes": tuple(steps)}))
 

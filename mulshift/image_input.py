@@ -49,6 +49,11 @@ class ImageInput:
             "name": self.name,
         }
 
+    def options(self) -> dict[str, Any]:
+        """The options of `fold-input` that say the same."""
+        plain = {k: v for k, v in self.as_dict().items() if k != "name"}
+        return plain if self.name is None else {**plain, "input": self.name}
+
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ImageInput:
         """The inverse of `as_dict`."""

@@ -12,6 +12,7 @@ from mulshift.backends import TARGETS, Artifact, find_target, lower, verify
 from mulshift.backends.onnxruntime import session
 from mulshift.backends.qdq import freeze
 from mulshift.backends.verify import verify_integer, verify_runtime
+from mulshift.backends.verify_qdq import Tally, verify_qdq
 from mulshift.ir import DataError, Interpreter, ModelError, OutputError, UsageError, VerificationError, add_initializer
 
 
@@ -202,3 +203,59 @@ def test_optimized_and_plain_sessions_agree(integer: ir.Model) -> None:
     artifact = lower(integer, "onnxruntime-portable")
     assert verify_runtime(artifact, tiny.samples(2)).elements == 2 * 144
     assert isinstance(artifact, Artifact)
+
+
+def test_portable_names_tell_where_a_value_belongs(integer: ir.Model) -> None:
+    other = integer.graph.node(0)
+    other.outputs[0].name = "conv/acc"  # taken: the prefix must give way
+    made = lower(integer, "onnxruntime-portable").model
+    names = [v.name for n in made.graph for v in n.outputs]
+    assert len(set(names)) == len(names)
+    assert {"conv_/acc", "conv/acc", "h"} <= set(names)
+    assert all('"conv"' in n.metadata_props["mulshift.origin"] for n in made.graph if str(n.name).startswith("conv_/"))
+
+
+def test_qdq_pool_without_pads_counts_what_is_there() -> None:
+    """ONNX Runtime 1.31's QLinearAveragePool divides an overhanging window by its full size if pads are counted."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    pool (float[1, 1, 5, 5] x) => (float[1, 1, 3, 3] y)
+    <float s = {0.1}, uint8 z = {0}>
+    {
+      a = QuantizeLinear (x, s, z)  b = DequantizeLinear (a, s, z)
+      c = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1, count_include_pad = 1> (b)
+      d = QuantizeLinear (c, s, z)  y = DequantizeLinear (d, s, z)
+    }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    model.metadata_props["mulshift.level"] = "QDQ"
+    x = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+    got = lower(model, "onnxruntime-qdq").run({"x": x})["y"][0, 0]
+    assert np.abs(got[2] - [20.5, 22.5, 24.0]).max() < 1e-5
+
+
+def test_qdq_blocks_are_compared_with_the_integer_formula(qdq: ir.Model) -> None:
+    found = verify_qdq(qdq, tiny.samples(4))
+    assert (found.samples, found.tensors, found.elements) == (4, 1, 4 * 144)
+    assert found.differences <= 1  # expected 1e-5 of 576
+
+
+def test_a_wrong_qdq_block_is_named(qdq: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break it on purpose: a freeze that stores other weights."""
+
+    def wrong(model: ir.Model) -> ir.Model:
+        for name, value in freeze(model).graph.initializers.items():
+            if name == "w.quantized.frozen" and value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy() // 2, name=name)
+        return model
+
+    monkeypatch.setattr("mulshift.backends.verify_qdq.freeze", wrong)
+    with pytest.raises(VerificationError, match=r"^node 'relu' \(Relu\): 'y' is \d+ steps off the integer formula"):
+        verify_qdq(qdq, tiny.samples(1))
+
+
+def test_a_rate_is_judged_over_all_values() -> None:
+    tally = Tally()
+    tally.add("node 'a'", 3, 29_999)
+    with pytest.raises(VerificationError, match=r"^node 'a': most of the differences, 3; qdq form: 0\.0001 of 29999"):
+        tally.judge()
+    tally.add("node 'b'", 0, 1)
+    tally.judge()

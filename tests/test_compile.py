@@ -29,6 +29,7 @@ from mulshift.ir import (
 )
 from mulshift.measure import SAMPLED, thinned
 from mulshift.passes import PASSES
+from mulshift.passes.recipe import load_recipe
 from mulshift.report import Report
 
 FILES = ["lock.json", "model.onnx", "report.json", "timing.json"]
@@ -250,3 +251,14 @@ def test_thinning_keeps_small_values_whole() -> None:
     small = np.arange(SAMPLED).reshape(2, -1)
     assert np.array_equal(thinned(small), small.reshape(-1))
     assert SAMPLED / 2 < thinned(np.arange(10 * SAMPLED)).size <= SAMPLED
+
+
+def test_fold_input_is_put_before_what_it_feeds() -> None:
+    image = ImageInput((0.5,), (0.25,), name="x")
+    recipe = load_recipe({"name": "r", "passes": [{"pass": "canonicalize"}, {"pass": "calibrate"}]})
+    steps = compiler._with_image(recipe, image).passes
+    assert [s.name for s in steps] == ["canonicalize", "fold-input", "calibrate"]
+    assert steps[1].options == {"mean": [0.5], "std": [0.25], "scale": 1 / 255, "layout": "nchw", "input": "x"}
+    again = compiler._with_image(load_recipe({"name": "r", "passes": [{"pass": "fold-input"}]}), image)
+    assert again.passes == (steps[1],)
+    assert compiler._with_image(recipe, None) is recipe
