@@ -17,7 +17,7 @@ from mulshift.passes.base import Contract, Pass
 from mulshift.passes.integer import MOVERS, RULES
 from mulshift.passes.integer.finish import finish
 from mulshift.passes.integer.forms import FLOAT_REASON, FREE
-from mulshift.passes.integer.lowering import Lowering
+from mulshift.passes.integer.lowering import ASSUMES, Lowering
 from mulshift.passes.integer.walk import walk
 
 
@@ -61,6 +61,7 @@ class ToInteger(Pass):
             raise UnsupportedError(describe(node) + more, reason, "allow it with --float-islands report")
         for node in model.graph:
             if node.domain == "mulshift":
-                self.changed(node, f"integer {node.op_type}")
+                assumed = node.metadata_props.get(ASSUMES)
+                self.changed(node, f"integer {node.op_type}" + (f", given {assumed}" if assumed else ""))
         attach(model)
         set_level(model, Level.INTEGER)

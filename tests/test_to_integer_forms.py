@@ -231,3 +231,17 @@ def test_narrow_dyadics_are_those_of_the_specification(ratio: float, bound: int,
         assert not found[0]
     else:
         assert found[0] and (int(b[0]), int(c[0])) == (expected.b, expected.c)
+
+
+def test_sums_of_unknown_length_are_integer_and_say_what_they_assume() -> None:
+    text = """(float[N,3,H,W] x) => (float[N,3,1,1] out, float[N,3,A,B] p) {
+      out = GlobalAveragePool (x)
+      t = Transpose <perm = [0,1,3,2]> (x)
+      p = MatMul (x, t)
+    }"""
+    feeds = {"x": g.normal(2, 3, 5, 6)}
+    integer = g.check(g.qdq(g.graph(text), feeds, skip=("t",)), feeds)
+    assumed = [n.metadata_props["mulshift.assumes"] for n in integer.graph if "mulshift.assumes" in n.metadata_props]
+    assert len(assumed) == 2 and "products in a sum" in assumed[1]
+    other = {"x": g.normal(1, 3, 40, 3, seed=4)}  # the same graph at another size, still exact
+    np.testing.assert_array_equal(g.python_values(integer, other)["out"], g.ort_values(integer, other)["out"])

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from mulshift.ir import DOMAIN, is_float
+from mulshift.ir.levels import float_nodes
 from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.integer.lowering import Lowering
-
-_BORDER = ("QuantizeLinear", "DequantizeLinear")
 
 
 def finish(low: Lowering) -> list[tuple[ir.Node, str]]:
@@ -143,11 +141,8 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _islands(low: Lowering) -> Iterator[tuple[ir.Node, str]]:
-    for node in low.graph:
-        if node.domain == DOMAIN or node.op_type in _BORDER:
-            continue
-        if any(is_float(v) for v in (*node.inputs, *node.outputs) if v is not None):
-            yield node, low.reasons.get(node, _reason(low, node))
+    for node in float_nodes(low.model):
+        yield node, low.reasons.get(node, _reason(low, node))
 
 
 def _reason(low: Lowering, node: ir.Node) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import AccumulatorOverflowError, Array, attribute, describe, rank, static_shape
+from mulshift.ir import AccumulatorOverflowError, Array, attribute, describe, rank
 from mulshift.ir.dyadic import INT32_LIMIT
 from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
@@ -81,13 +81,9 @@ def matmul(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     x, y = low.as_unsigned(low.require(node.inputs[0])), low.as_signed(low.require(node.inputs[1]))
     if rank(node.inputs[0]) == 1 or rank(node.inputs[1]) == 1:
         raise NoFormError("product with a vector")
-    shapes = static_shape(node.inputs[0]), node.inputs[1].shape if node.inputs[1] is not None else None
-    depth = shapes[0][-1] if shapes[0] else _last(node.inputs[0])
-    if depth is None and shapes[1] is not None and isinstance(shapes[1][-2], int):
-        depth = shapes[1][-2]
-    if depth is None:
-        raise NoFormError("the length of its sums is not known, so its accumulator cannot be proven")
-    bound = int(depth) * x.q.magnitude * y.q.magnitude
+    most = x.q.magnitude * y.q.magnitude
+    depth = _size(node.inputs[0], -1) or _size(node.inputs[1], -2)
+    bound = INT32_LIMIT - 1 if depth is None else depth * most
     if bound >= INT32_LIMIT:
         raise AccumulatorOverflowError(
             describe(node), f"its int32 accumulator may reach {bound}, beyond 2^31", "leave it in float"
@@ -97,11 +93,14 @@ def matmul(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     name = str(out.value.name)
     zero_points = {"x_zero_point": int(x.q.zero_point), "w_zero_point": int(y.q.zero_point)}
     inputs = [x.value, y.value, low.const(f"{name}.b", b), low.const(f"{name}.c", c)]
-    return low.mulshift("MatMul", inputs, zero_points, out, bound, width)
+    product = low.mulshift("MatMul", inputs, zero_points, out, bound, width)
+    if depth is None:
+        low.assume(product, f"at most {INT32_LIMIT // most} products in a sum")
+    return product
 
 
-def _last(value: ir.Value | None) -> int | None:
+def _size(value: ir.Value | None, axis: int) -> int | None:
     if value is None or value.shape is None:
         return None
-    last = value.shape[-1]
-    return last if isinstance(last, int) else None
+    size = value.shape[axis]
+    return size if isinstance(size, int) else None

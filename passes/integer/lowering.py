@@ -33,6 +33,7 @@ from mulshift.passes.integer.tables import table
 
 BOUND = "mulshift.accumulator_bound"
 WIDTH = "mulshift.width"
+ASSUMES = "mulshift.assumes"
 
 
 @dataclass
@@ -253,6 +254,13 @@ class Lowering:
         node.metadata_props[BOUND] = str(int(bound))
         if width is not None:
             node.metadata_props[WIDTH] = width
+
+    @staticmethod
+    def assume(value: ir.Value, what: str) -> None:
+        """Write what the accumulator bound of the node that makes `value` takes for granted of sizes not known here."""
+        node = value.producer()
+        assert node is not None
+        node.metadata_props[ASSUMES] = what
 
     def standard(
         self,

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, AccumulatorOverflowError, Array, attribute, constant, describe, ints, rank
-from mulshift.ir.dyadic import INT32_LIMIT
+from mulshift.ir.dyadic import INT32_LIMIT, MAX_MANTISSA_BITS
 from mulshift.passes.integer.conv import output_sizes, pads_of, spatial_sizes
-from mulshift.passes.integer.forms import NoFormError, Output
-from mulshift.passes.integer.scales import requantization
+from mulshift.passes.integer.forms import NoFormError, Output, Quantized
+from mulshift.passes.integer.scales import dyadics, requantization
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -123,6 +123,8 @@ def _axes(node: ir.Node) -> list[int]:
 def _reduce(low: Lowering, node: ir.Node, out: Output, axes: list[int], keepdims: bool, mean: bool) -> ir.Value:
     x = low.require(node.inputs[0])
     count = _count(node, axes)
+    if count is None:
+        return _reduce_unknown(low, x, node, out, axes, keepdims, mean)
     bound = count * x.q.magnitude
     if bound >= INT32_LIMIT:
         raise AccumulatorOverflowError(
@@ -140,10 +142,37 @@ def _reduce(low: Lowering, node: ir.Node, out: Output, axes: list[int], keepdims
     return low.mulshift("ReduceMean", [x.value, constant_axes], attributes, out, bound, width)
 
 
-def _count(node: ir.Node, axes: list[int]) -> int:
+def _count(node: ir.Node, axes: list[int]) -> int | None:
+    """Number of elements that one result sums, None if a size is not known."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     sizes = [shape[a] for a in axes] if shape is not None else [None]
     known = [s for s in sizes if isinstance(s, int)]
-    if len(known) != len(sizes):
-        raise NoFormError("it sums over a dimension whose size is not known")
-    return int(np.prod(known))
+    return int(np.prod(known)) if len(known) == len(sizes) else None
+
+
+def _reduce_unknown(
+    low: Lowering, x: Quantized, node: ir.Node, out: Output, axes: list[int], keepdims: bool, mean: bool
+) -> ir.Value:
+    """The same where N is known at run time only: `b = (B + N / 2) / N` in shape arithmetic, `B / 2^c = s_x / s_y`.
+
+    Assumes that `N * |x - z|` stays below 2^31, which the node records.
+    """
+    s32, s64, name = ir.DataType.INT32, ir.DataType.INT64, str(out.value.name)
+    constant_axes = low.const(f"{name}.axes", np.asarray(axes, np.int64))
+    wide = low.standard("Cast", [x.value], {"to": int(s32)}, s32, x.value.shape)
+    centred = low.standard("Sub", [wide, low.const(f"{name}.z", x.q.zero_point)], {}, s32, x.value.shape)
+    acc = low.standard("ReduceSum", [centred, constant_axes], {"keepdims": int(keepdims)}, s32, out.value.shape)
+    b, c = dyadics(np.asarray(float(x.q.scale) / float(out.q.scale)), MAX_MANTISSA_BITS)
+    whole = low.const(f"{name}.b", b.astype(np.int64))
+    if mean:
+        shape = low.standard("Shape", [x.value], {}, s64)
+        sizes = low.standard("Gather", [shape, constant_axes], {"axis": 0}, s64, [len(axes)])
+        count = low.standard("ReduceProd", [sizes], {"keepdims": 0}, s64, [])
+        half = low.standard("Div", [count, low.const(f"{name}.two", np.asarray(2))], {}, s64, [])
+        raised = low.standard("Add", [whole, half], {}, s64, [])
+        whole = low.standard("Div", [raised, count], {}, s64, [])
+    divided = low.standard("Cast", [whole], {"to": int(s32)}, s32, [])
+    inputs = [acc, divided, low.const(f"{name}.c", c.astype(np.int32))]
+    y = low.mulshift("Requantize", inputs, {"x_zero_point": 0}, out, INT32_LIMIT - 1, "wide")
+    low.assume(y, f"at most {INT32_LIMIT // x.q.magnitude} elements in a sum")
+    return y

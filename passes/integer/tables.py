@@ -96,8 +96,10 @@ def _elementwise(low: Lowering, node: ir.Node) -> bool:
         return False
     if node.domain in ("", "ai.onnx"):
         return node.op_type in UNARY or node.op_type in NARY
+    if node.domain != FLOAT_FUNCTIONS:
+        return False
     function = low.model.functions.get(node.op_identifier())
-    return node.domain == FLOAT_FUNCTIONS and function is not None and all(_elementwise(low, n) for n in function)
+    return node.op_type in UNARY or (function is not None and all(_elementwise(low, n) for n in function))
 
 
 def integers(q: QParams) -> Array:
