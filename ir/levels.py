@@ -80,7 +80,7 @@ def _common(model: ir.Model) -> Iterator[str]:
         elif node.name in seen:
             yield f"{describe(node)} shares its name with another node"
         seen.add(str(node.name))
-        if not is_known(node, model.opset_imports):
+        if not is_known(node, model.opset_imports) and node.op_identifier() not in model.functions:
             yield f"{describe(node)} is of the unknown operator '{node.domain}::{node.op_type}'"
         if node.op_type == "Constant" and not node.outputs[0].is_graph_output():
             yield f"{describe(node)} is to be an initializer"

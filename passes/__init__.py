@@ -9,6 +9,7 @@ from mulshift.passes.correct_bias import CorrectBias
 from mulshift.passes.equalize import Equalize
 from mulshift.passes.fold_bn import FoldBn
 from mulshift.passes.fold_input import FoldInput
+from mulshift.passes.fuse import Fuse
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.round_weights import RoundWeights
@@ -17,6 +18,7 @@ from mulshift.passes.to_integer import ToInteger
 PASSES: dict[str, type[Pass]] = {
     "canonicalize": Canonicalize,
     "fold-bn": FoldBn,
+    "fuse": Fuse,
     "fold-input": FoldInput,
     "equalize": Equalize,
     "calibrate": Calibrate,

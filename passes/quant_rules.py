@@ -107,7 +107,7 @@ _RESIZE = {"nearest": _MOVE8, "linear": Rule((_A.NARROW, _A.PLAIN))}
 
 def rule_of(node: ir.Node) -> Rule | None:
     """The row of a node; None if it has no integer form."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx", "mulshift.float"):
         return None
     if node.op_type == "Resize":
         return _RESIZE.get(attribute(node, "mode", "nearest"))

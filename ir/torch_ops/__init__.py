@@ -14,3 +14,6 @@ _FAMILIES = (arithmetic, index, linear, normalize, pool, quantize, reduction, re
 TORCH_OPS: dict[tuple[str, str], TorchOp] = {
     ("", name): run for family in _FAMILIES for name, run in family.TABLE.items()
 }
+_NEWER = ("Swish", "RMSNormalization")
+"""Standard from opset 24 and 23; before, fuse writes them as functions of the domain `mulshift.float`."""
+TORCH_OPS |= {("mulshift.float", name): TORCH_OPS["", name] for name in _NEWER}
