@@ -136,7 +136,8 @@ class InsertFakeQuant(Pass):
     def _needs_no_pair(self, value: ir.Value) -> bool:
         node = value.producer()
         chained = in_affine_chain(value) and (self.target == "integer" or node is None or is_image_step(node))
-        return chained or is_fused(value) or is_image(value)
+        rule = None if node is None else self._rule(node)
+        return chained or is_fused(value, rule) or is_image(value)
 
     def _why_float(self, value: ir.Value) -> str:
         node = value.producer()

@@ -55,7 +55,8 @@ class PairInserter:
 
     def __post_init__(self) -> None:
         self._taken = {str(v.name) for v in self.graph.inputs} | set(self.graph.initializers)
-        self._taken |= {str(v.name) for n in self.graph.all_nodes() for v in n.outputs}
+        for node in self.graph.all_nodes():
+            self._taken |= {str(node.name), *(str(v.name) for v in node.outputs)}
 
     def insert(self, value: ir.Value, q: QParams, uses: Sequence[tuple[ir.Node, int]] | None, base: str) -> ir.Value:
         """`value -> QuantizeLinear -> DequantizeLinear -> uses` with scales of its own.
@@ -98,12 +99,9 @@ class PairInserter:
             raise ValueError(f"{value.name} is {value.dtype}, not float32")
         integers = ir.Value(name=self._fresh(f"{base}.q"), type=ir.TensorType(dtype), shape=value.shape)
         result = ir.Value(name=self._fresh(f"{base}.dq"), type=value.type, shape=value.shape)
-        quantize = ir.node(
-            "QuantizeLinear", [value, *parameters], attributes, outputs=[integers], name=f"{base}.quantize"
-        )
-        dequantize = ir.node(
-            "DequantizeLinear", [integers, *parameters], attributes, outputs=[result], name=f"{base}.dequantize"
-        )
+        names = (self._fresh(f"{base}.quantize"), self._fresh(f"{base}.dequantize"))
+        quantize = ir.node("QuantizeLinear", [value, *parameters], attributes, outputs=[integers], name=names[0])
+        dequantize = ir.node("DequantizeLinear", [integers, *parameters], attributes, outputs=[result], name=names[1])
         redirected = [(u.node, u.idx) for u in value.uses() if u.node is not quantize] if uses is None else uses
         self._place(value, [quantize, dequantize], [node for node, _ in redirected])
         for node, index in redirected:

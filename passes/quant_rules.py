@@ -118,14 +118,18 @@ def rule_of(node: ir.Node) -> Rule | None:
     return RULES.get(node.op_type)
 
 
-def is_fused(value: ir.Value) -> bool:
-    """Whether the value exists only inside its producer's epilogue: its sole user is a Relu or a constant Clip."""
-    node, user = value.producer(), sole_user(value)
-    if node is None or user is None or user.op_type not in ("Relu", "Clip") or user.domain not in ("", "ai.onnx"):
+def is_fused(value: ir.Value, rule: Rule | None) -> bool:
+    """Whether the value exists only inside its producer's epilogue: its sole user is a Relu or a constant Clip.
+
+    Args:
+        value: an activation.
+        rule: its producer's row, None if that stays float.
+    """
+    user = sole_user(value)
+    if rule is None or user is None or user.op_type not in ("Relu", "Clip") or user.domain not in ("", "ai.onnx"):
         return False
-    rule = rule_of(node)
     bounds = [v for v in user.inputs[1:] if v is not None]
-    return rule is not None and rule.epilogue and is_float(value) and all(constant(v) is not None for v in bounds)
+    return rule.epilogue and is_float(value) and all(constant(v) is not None for v in bounds)
 
 
 def is_image(value: ir.Value) -> bool:
