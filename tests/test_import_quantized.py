@@ -124,6 +124,45 @@ def test_names_and_origins_of_a_qoperator_model(net: Path, tmp_path: Path) -> No
     assert np.array_equal(scales["b1_quantized.scale"], expected)  # type: ignore[arg-type]
 
 
+W = "int8[4,3] w = {1,-2,3,-4,5,-6,7,-8,9,-10,11,-12}, float[3] ws = {0.1,0.2,0.3}, int8[3] wz = {0,0,0}, "
+S = "float s = {0.05}, float t = {0.02}, uint8 z = {120}, uint8 y0 = {100}"
+RARE: dict[str, str] = {
+    "Gemm": "g (uint8[2,4] x) => (uint8[2,3] y) <int32[3] b = {100,-200,300}, "
+    + W
+    + S
+    + """> {y = com.microsoft.QGemm<alpha=0.5>(x, s, z, w, ws, wz, b, s, y0)}""",
+    "MatMul": "g (uint8[2,4] x) => (uint8[2,3] y) <" + W + S + """> {y = QLinearMatMul(x, s, z, w, ws, wz, s, y0)}""",
+    "Softmax": "g (uint8[2,4] x) => (uint8[2,4] y) <float u = {0.00390625}, uint8 o = {0}, "
+    + S
+    + "> {y = com.microsoft.QLinearSoftmax<opset=13, axis=-1>(x, s, z, u, o)}",
+    "Where": "g (bool[2,4] c, uint8[2,4] a, uint8[2,4] b) => (uint8[2,4] y) <"
+    + S
+    + "> {y = com.microsoft.QLinearWhere(c, a, s, z, b, t, y0, s, y0)}",
+    "Mul": "g (uint8[2,4] a, uint8[2,4] b) => (uint8[2,4] y) <"
+    + S
+    + "> {y = com.microsoft.QLinearMul(a, s, z, b, t, y0, s, y0)}",
+    "Concat": "g (uint8[2,4] a, uint8[2,4] b) => (uint8[4,4] y) <"
+    + S
+    + "> {y = com.microsoft.QLinearConcat<axis=0>(s, y0, a, s, z, b, t, y0)}",
+    "LeakyRelu": "g (uint8[2,4] x) => (uint8[2,4] y) <"
+    + S
+    + "> {y = com.microsoft.QLinearLeakyRelu<alpha=0.1>(x, s, z, s, y0)}",
+}
+
+
+@pytest.mark.parametrize("op", RARE)
+def test_operators_that_stand_alone(op: str) -> None:
+    """Integers in, integers out: at most one step, where a half rounds to the other side."""
+    proto = text_model(RARE[op], 17, extra=', "com.microsoft": 1')
+    model = load(proto)
+    require(model)
+    assert op in {node.op_type for node in model.graph}
+    feeds = random_feeds(model)
+    before, after = run(proto, feeds)[0].astype(int), run(model, feeds, optimize=False)[0].astype(int)
+    assert np.abs(after - before).max() <= 1
+    assert len(np.unique(before)) > 3  # not all clamped
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_dynamic_models_are_float_with_weights_on_their_grid(net: Path, tmp_path: Path) -> None:
     from onnxruntime import quantization as q

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from mulshift.ir.errors import ModelError
 from mulshift.ir.graphs import users
 from mulshift.ir.metadata import describe
+from mulshift.ir.types import Array
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 
 _MULTIPLIERS = frozenset(
     """
@@ -89,9 +90,15 @@ def _finite(tensor: ir.TensorProtocol, name: str, negative_infinity: bool) -> bo
         flat = tensor.numpy().reshape(-1)
     except (ValueError, OSError) as e:
         raise ModelError(f"initializer '{name}'", f"cannot be read ({e})") from e
-    pieces = (flat[i : i + _CHUNK] for i in range(0, flat.size, _CHUNK))
-    good = all(bool((np.isfinite(p) | (negative_infinity & np.isneginf(p.astype(np.float32)))).all()) for p in pieces)
+    good = all(_good(flat[i : i + _CHUNK], negative_infinity) for i in range(0, flat.size, _CHUNK))
     del flat
     if isinstance(tensor, ir.ExternalTensor):
         tensor.release()
     return good
+
+
+def _good(piece: Array, negative_infinity: bool) -> bool:
+    if np.isfinite(piece).all():
+        return True
+    wide = piece.astype(np.float32)
+    return negative_infinity and bool((np.isfinite(wide) | np.isneginf(wide)).all())
