@@ -12,6 +12,7 @@ from mulshift.ir import (
     UnsupportedError,
     UsageError,
     get_qparams,
+    levels,
     origin,
 )
 from mulshift.passes import PASSES
@@ -60,12 +61,14 @@ def test_values_keep_their_names_and_nodes_their_origins() -> None:
 
 def test_every_tensor_has_qparams_and_every_accumulator_a_proof() -> None:
     integer = g.lower(residual())
+    assert levels.check(integer) == []
     for node in integer.graph:
         if node.op_type != "DequantizeLinear":
             assert get_qparams(node.outputs[0]) is not None, node.name
         if node.domain == "mulshift":
             assert 0 < int(node.metadata_props["mulshift.accumulator_bound"]) < 2**31
-            assert node.metadata_props["mulshift.width"] in ("narrow", "wide")
+            requantizes = node.op_type != "GemmAccumulate"
+            assert (node.metadata_props.get("mulshift.width") in ("narrow", "wide")) == requantizes
 
 
 def test_a_second_run_changes_nothing() -> None:

@@ -245,3 +245,32 @@ def test_sums_of_unknown_length_are_integer_and_say_what_they_assume() -> None:
     assert len(assumed) == 2 and "products in a sum" in assumed[1]
     other = {"x": g.normal(1, 3, 40, 3, seed=4)}  # the same graph at another size, still exact
     np.testing.assert_array_equal(g.python_values(integer, other)["out"], g.ort_values(integer, other)["out"])
+
+
+def test_a_scalar_product_that_only_changes_the_scale_costs_nothing() -> None:
+    text = """(float[2,4] x) => (float out) {
+      q = QuantizeLinear (x, s, z)
+      d = DequantizeLinear (q, s, z)
+      m = Mul (d, half)
+      u = QuantizeLinear (m, s2, z)
+      out = DequantizeLinear (u, s2, z)
+    }"""
+    constants = {"s": np.float32(0.02), "s2": np.float32(0.01), "z": np.uint8(9), "half": np.float32(0.5)}
+    integer = g.check(imported(text, constants), {"x": g.normal(2, 4)}, steps=0)
+    assert g.operators(integer) == ["QuantizeLinear", "Identity", "DequantizeLinear"]
+
+
+def test_a_subgraph_reads_floats_from_the_border() -> None:
+    text = """(float[2,4] x, bool c) => (float[2,4] out) {
+      r = Relu (x)
+      out = If (c) <
+        then_branch = t () => (float[2,4] a) { a = Identity (r) },
+        else_branch = e () => (float[2,4] b) { b = Sqrt (r) }
+      >
+    }"""
+    feeds = {"x": g.normal(2, 4), "c": np.asarray(True)}
+    integer = g.check(g.qdq(g.graph(text), feeds, skip=("out",)), feeds, steps=1, islands=1)
+    (branch,) = [n for n in integer.graph if n.op_type == "If"]
+    read = branch.attributes["then_branch"].value[0].inputs[0]
+    assert read.producer().op_type == "DequantizeLinear"
+    assert branch.metadata_props["mulshift.float_reason"] == "no integer form of If"

@@ -30,8 +30,9 @@ def quantized_constant(value: ir.Value | None) -> tuple[Array, QParams, Array | 
     if real is None or own is None:
         return None
     scale, zero_point = own.shaped(real.ndim)
-    q = np.rint(real.astype(np.float32) / scale).astype(np.int64) + zero_point
-    return np.clip(q, own.spec.qmin, own.spec.qmax), params, real
+    steps = np.nan_to_num(np.rint(real.astype(np.float32) / scale), nan=0.0, posinf=2.0**31, neginf=-(2.0**31))
+    q = np.clip(steps.astype(np.float64) + zero_point, own.spec.qmin, own.spec.qmax)
+    return q.astype(np.int64), params, real
 
 
 def real_constant(value: ir.Value | None) -> Array | None:

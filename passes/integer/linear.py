@@ -144,7 +144,7 @@ def accumulate(low: Lowering, p: Product, value: ir.Value) -> Quantized:
         inputs = [p.x.value, *_constants(low, p, bias, str(value.name))]
         shape = value.shape
         acc = low.write(f"{p.op}Accumulate", inputs, _attributes(p), DOMAIN, [(ir.DataType.INT32, shape)])[0]
-        low.prove(acc, int(bound.max()), "wide")
+        low.prove(acc, int(bound.max()))
         one = np.unique(p.scale).size == 1
         rank = None if shape is None else len(shape)
         axis = 1 if p.op == "Conv" else (rank - 1 if rank is not None else None)

@@ -44,7 +44,7 @@ def average_pool(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     acc = low.write(
         "ConvAccumulate", [x.value, ones, bias], attributes, DOMAIN, [(ir.DataType.INT32, out.value.shape)]
     )[0]
-    low.prove(acc, bound, width)
+    low.prove(acc, bound)
     return low.mulshift("Requantize", [acc, *bc], {"x_zero_point": 0}, out, bound, width)
 
 
