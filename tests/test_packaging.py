@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ import mulshift
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMES_WITH = {"yaml": "pyyaml", "google": "onnx", "ml_dtypes": "onnx-ir", "click": "typer", "PIL": "pillow"}
+"""Names of imports that are not names of a dependency of ours."""
+OPTIONAL = {"pillow"}
+"""Imported only where it is needed, with a message that says how to install it."""
 MADE = ("demo", "test", "peers")
 """Extras that make installs."""
 
@@ -48,11 +53,20 @@ def test_every_requirement_is_pinned_inside_its_range(line: str) -> None:
     assert _pins()[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-def test_what_runs_here_is_what_is_pinned() -> None:
-    """Only checks packages that are required; a pin says nothing about others."""
-    wanted = [Requirement(r).name for r in PROJECT["dependencies"]]
-    found = {name: Version(metadata.version(name)).public for name in wanted}
-    assert found == {name: str(_pins()[canonicalize_name(name)]) for name in wanted}
+def _imports() -> Iterator[str]:
+    """Top-level names that the package imports anywhere, inside functions too."""
+    for layer in ("ir", "passes", "kernels", "backends", "mulshift"):
+        for path in (ROOT / layer).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                yield from (name.split(".")[0] for name in names)
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    used = {name for name in _imports() if name not in sys.stdlib_module_names} - {"mulshift"}
+    assert {COMES_WITH.get(name, canonicalize_name(name)) for name in used} - declared - OPTIONAL == set()
 
 
 def _build(what: str, folder: Path) -> Path:
