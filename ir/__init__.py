@@ -1,6 +1,6 @@
 """The graph and what it means: types, arithmetic, integer operators, metadata, interpreter."""
 
-from mulshift.ir import dyadic
+from mulshift.ir import dyadic, levels
 from mulshift.ir.errors import (
     AccumulatorOverflowError,
     DataError,
@@ -102,6 +102,7 @@ __all__ = [
     "ints",
     "is_float",
     "is_weight",
+    "levels",
     "load",
     "origin",
     "parse",
