@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, add_initializer, constant, rank
+from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, constant, rank
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
-from mulshift.passes.twins import float_twin, frozen_twin
+from mulshift.passes.twins import float_twin, frozen_twin, replace_initializer
 
 if TYPE_CHECKING:
     import torch
 
+CORRECTED = "mulshift.corrected"
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
 
@@ -26,8 +27,8 @@ class CorrectBias(Pass):
 
     The empirical variant of Nagel et al. 2019 (section 4.2), also Finkelstein et al. 2019. One pass over the samples:
     the float and the quantized graph run side by side on each, and each layer's quantized output is corrected by the
-    mean error so far before the next layer sees it, so that every layer is measured behind corrected ones. Memory is
-    that of one sample.
+    mean error so far before the next layer sees it, so that every layer is measured behind corrected ones. A channel's
+    correction shrinks by the share of it that is sampling noise (James and Stein 1961). Memory is that of one sample.
 
     Attributes:
         samples: feeds of the graph inputs; iterated once.
@@ -72,16 +73,21 @@ class CorrectBias(Pass):
         if bias is not None and (constant(bias) is None or (node.op_type == "Gemm" and rank(bias) != 1)):
             self.skipped(node, "its bias is not a constant vector")
             return False
+        if bias is not None and bias.meta.get(CORRECTED):
+            self.skipped(node, "its bias is corrected already")
+            return False
         return True
 
     def _absorb(self, graph: ir.Graph, node: ir.Node, error: RunningMean) -> None:
-        mean = error.mean
+        mean = error.shrunken()
         if mean is None or not mean.any():
             return
         old = node.inputs[2] if len(node.inputs) > 2 else None
         bias = constant(old)
         base = "bias" if old is None else str(old.name)
-        new = add_initializer(graph, f"{base}.corrected", ((0.0 if bias is None else bias) - mean).astype(np.float32))
+        corrected = ((0.0 if bias is None else bias) - mean).astype(np.float32)
+        new = replace_initializer(graph, old, f"{base}.corrected", corrected)
+        new.meta[CORRECTED] = True
         node.resize_inputs(3)
         node.replace_input_with(2, new)
         self.changed(node, f"bias moved by at most {float(np.abs(mean).max()):.3g}")
@@ -89,17 +95,36 @@ class CorrectBias(Pass):
 
 @dataclass
 class RunningMean:
-    """Mean of per-channel errors over samples, weighted by their number of elements."""
+    """Mean over samples of the errors of a layer's channels, and how far it can be trusted.
 
-    weight: float = 0.0
-    mean: Array | None = field(default=None)
+    Attributes:
+        count: samples so far.
+        mean: [channels], None before the first.
+        spread: sum of squared deviations from the mean (Welford).
+    """
 
-    def add(self, value: Array, weight: float) -> Array:
+    count: int = 0
+    mean: Array | None = None
+    spread: Array | None = None
+
+    def add(self, value: Array) -> Array:
         """Take one sample in and return the mean so far."""
-        self.weight += weight
-        before = np.zeros_like(value) if self.mean is None else self.mean
-        self.mean = before + (value - before) * (weight / self.weight)
+        self.count += 1
+        if self.mean is None or self.spread is None:
+            self.mean, self.spread = value, np.zeros_like(value)
+            return value
+        before = value - self.mean
+        self.mean = self.mean + before / self.count
+        self.spread = self.spread + before * (value - self.mean)
         return self.mean
+
+    def shrunken(self) -> Array | None:
+        """The mean times `max(0, 1 - e^2 / mean^2)`, e its standard error: what is noise is not corrected (Stein)."""
+        if self.mean is None or self.spread is None or self.count < 2:
+            return self.mean
+        noise = self.spread / (self.count - 1) / self.count
+        square = np.maximum(self.mean**2, np.finfo(np.float64).tiny)
+        return np.asarray(self.mean * np.maximum(0.0, 1.0 - noise / square))
 
 
 def _measure(
@@ -123,7 +148,7 @@ def _measure(
             return None
         name = str(value.name)
         error = _channel_mean(tensor) - means.pop(name)
-        mean = errors[name].add(error, tensor.numel() / max(error.size, 1))
+        mean = errors[name].add(error)
         shape = [-1] + [1] * (tensor.ndim - 2)
         return tensor - torch.from_numpy(mean.astype(np.float32)).reshape(shape)
 

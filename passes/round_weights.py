@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, DataError, Interpreter, QParams, Samples, UsageError, add_initializer, constant
+from mulshift.ir import Array, DataError, Interpreter, QParams, Samples, UsageError, constant
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
 from mulshift.passes.lattice import output_error, round_to_grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
 from mulshift.passes.quant_rules import channel_axis
-from mulshift.passes.twins import frozen_twin
+from mulshift.passes.twins import frozen_twin, replace_initializer
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +123,7 @@ class RoundWeights(Pass):
         if ratio >= 1.0:
             self.skipped(node, "rounding to nearest is as good")
             return
-        new = add_initializer(graph, f"{source.name}.rounded", rounded)
+        new = replace_initializer(graph, source, f"{source.name}.rounded", rounded)
         quantize = _dequantize(node).inputs[0].producer()  # type: ignore[union-attr]
         assert quantize is not None
         quantize.replace_input_with(0, new)

@@ -5,16 +5,41 @@ Values keep their names in both, so that a layer's float and quantized outputs m
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from mulshift.ir import Array, add_initializer, constant
 from mulshift.passes.pairs import pair_qparams, pair_source
 
+FLOAT_ORIGIN = "mulshift.float_origin"
+"""Key in the `meta` of an initializer that a pass made from another: that one's tensor, as the float model has it."""
+
+
+def replace_initializer(graph: ir.Graph, old: ir.Value | None, base: str, array: Array) -> ir.Value:
+    """A new initializer in place of `old` that remembers the float model's numbers (for `float_twin`).
+
+    Args:
+        graph: where it goes.
+        old: what it is made from; None if there was none, that is zeros.
+        base: its name starts with it.
+        array: its numbers.
+    """
+    new = add_initializer(graph, base, array)
+    zeros = ir.tensor(np.zeros_like(array))
+    origin = zeros if old is None else old.meta.get(FLOAT_ORIGIN, old.const_value)
+    new.meta[FLOAT_ORIGIN] = origin
+    return new
+
 
 def float_twin(model: ir.Model) -> ir.Model:
-    """The graph without its pairs. A lone DequantizeLinear of integer weights stays: it has no float origin."""
+    """The float model under a QDQ graph: no pairs, and weights and biases as they were before passes changed them.
+
+    A lone DequantizeLinear of integer weights stays: it has no float origin.
+    """
     twin = model.clone()
+    for value in twin.graph.initializers.values():
+        value.const_value = value.meta.get(FLOAT_ORIGIN, value.const_value)
     for node in list(twin.graph):
         source = pair_source(node)
         if source is not None:
