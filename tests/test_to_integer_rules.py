@@ -187,6 +187,10 @@ CASES: dict[str, Case] = {
         "out = Clip(x, lo, hi)", ("mulshift::Requantize",), constants={"lo": np.float32(-0.5), "hi": np.float32(0.8)}
     ),
     "relu-alone": Case("out = Relu(x)", ("mulshift::Requantize",)),
+    "relu-with-a-zero-point": Case("out = Relu(x)", ("mulshift::Requantize",), specs={"out": ACTIVATION_S8}),
+    "conv-relu-with-a-zero-point": Case(
+        "h = Conv(x, w) out = Relu(h)", (CONV,), constants={"w": c(3, 4, 1, 1)}, specs={"out": ACTIVATION_S8}
+    ),
     "relu-s16": Case("out = Relu(x)", ("mulshift::Requantize",), specs={"x": ACTIVATION_S16}),
     "max-scalar": Case("out = Max(x, k)", ("mulshift::Requantize",), constants={"k": np.float32(0.2)}),
     "max-of-two": Case("out = Max(x, y)", ("Max",), X4, X4, steps=2),
