@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from mulshift.ir import describe, is_float, sole_user
 from mulshift.passes.base import Contract, Pass
-from mulshift.passes.channel_affine import Chain, read_affine
+from mulshift.passes.channel_affine import Affine, Chain, read_affine
 from mulshift.passes.fold_affine import into_consumer, into_producer, write_mul_add
+from mulshift.passes.fuse_activations import nodes_of_activations
 
 
 @dataclass
@@ -29,8 +30,9 @@ class FoldBn(Pass):
         W' = W * a (input channels),        bias' = bias + W b
 
     Linear operators: Conv, ConvTranspose, Gemm, and MatMul with constant weights (its bias becomes an Add). Add, Sub,
-    Mul and Div with a constant a channel fold like BatchNormalization; one that cannot fold becomes a Mul
-    and an Add. Computed in float64, stored in the type of the weights. Weights that others read are copied.
+    Mul and Div with a constant a channel fold like BatchNormalization; one that cannot fold becomes a Mul and an Add.
+    What fuse would take into an activation (the `x / 6` of a HardSwish) stays. Computed in float64, stored in the type
+    of the weights. Weights that others read are copied.
     """
 
     name: ClassVar[str] = "fold-bn"
@@ -39,17 +41,18 @@ class FoldBn(Pass):
     def rewrite(self, model: ir.Model) -> None:
         """See the class; a BatchNormalization that is not folded is reported with the reason."""
         graph = model.graph
+        taken = nodes_of_activations(graph)
         changes = -1
         while changes != len(self.log.changed):
             changes = len(self.log.changed)
             for node in list(graph):
-                chain = self._chain(node) if node.graph is graph else None
+                chain = self._chain(node, taken) if node.graph is graph else None
                 if chain is not None:
                     self._fold(graph, chain)
 
-    def _chain(self, head: ir.Node) -> Chain | None:
-        """The chain that starts at a node, None if none does."""
-        found = read_affine(head)
+    def _chain(self, head: ir.Node, taken: set[ir.Node]) -> Chain | None:
+        """The chain that starts at a node, None if none does; nodes in `taken` belong to none."""
+        found = _affine(head, taken)
         if isinstance(found, str):
             self._note(head, found)
             return None
@@ -57,11 +60,11 @@ class FoldBn(Pass):
             return None
         x, affine = found
         before = x.producer()
-        if before is not None and sole_user(x) is head and isinstance(read_affine(before), tuple):
+        if before is not None and sole_user(x) is head and isinstance(_affine(before, taken), tuple):
             return None  # in the middle of a chain
         nodes = [head]
         while (user := sole_user(nodes[-1].outputs[0])) is not None:
-            following = read_affine(user)
+            following = _affine(user, taken)
             if (
                 not isinstance(following, tuple)
                 or following[0] is not nodes[-1].outputs[0]
@@ -100,3 +103,7 @@ class FoldBn(Pass):
         """A skip, reported once although the graph is swept several times."""
         if not any(n.what == why and n.where == describe(node) for n in self.log.skipped):
             self.skipped(node, why)
+
+
+def _affine(node: ir.Node, taken: set[ir.Node]) -> tuple[ir.Value, Affine] | str | None:
+    return None if node in taken else read_affine(node)

@@ -50,22 +50,52 @@ class Piece:
         return None
 
 
+@dataclass(frozen=True, eq=False)
+class Activation(Piece):
+    """A piece that is a known function: a row of `fuse_functions` and its parameters."""
+
+    op: str
+    parameters: Mapping[str, Any]
+
+    def name(self) -> str:
+        """For reports."""
+        return f"{self.op} of '{self.root.name}'" + (f", from {len(self.nodes)} nodes" if len(self.nodes) > 1 else "")
+
+
 def fuse_activations(owner: Pass, model: ir.Model) -> None:
-    """Replace every piece of two nodes or more that is a known function by its one node; the largest piece wins."""
-    graph = model.graph
+    """Replace every piece that is a known function by its one node; the largest piece wins."""
+    for found in find_activations(model.graph):
+        leak = found.leak()
+        if leak is None:
+            _replace(owner, model, found)
+        else:
+            owner.skipped(found.nodes[-1], f"{found.name()}, but '{leak.name}' inside it is read elsewhere too")
+
+
+def nodes_of_activations(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that `fuse_activations` would replace: what other passes leave together."""
+    return {node for found in find_activations(graph) if found.leak() is None for node in found.nodes}
+
+
+def find_activations(graph: ir.Graph) -> Iterator[Activation]:
+    """Known functions of two nodes or more (or one that can be simpler), last first; none inside a larger one.
+
+    One that leaks is given too, and then what is found inside it. The caller may replace what it gets.
+    """
     order = {node: i for i, node in enumerate(graph)}
+    taken: set[ir.Node] = set()
     for node in reversed(list(graph)):
-        if node.graph is not graph or not _is_elementwise(node):
+        if node in taken or not _is_elementwise(node):
             continue
         for piece in reversed(list(_pieces(node, order))):
             found = _recognized(piece)
             if found is None:
                 continue
-            leak = piece.leak()
-            if leak is None:
-                _replace(owner, model, piece, *found)
+            whole = found.leak() is None
+            taken.update(found.nodes if whole else ())
+            yield found
+            if whole:
                 break
-            owner.skipped(node, f"{found[0]} of '{piece.root.name}', but '{leak.name}' inside it is read elsewhere too")
 
 
 def _is_elementwise(node: ir.Node) -> bool:
@@ -105,7 +135,7 @@ def _fits(c: ir.Value, last: ir.Node) -> bool:
     return n == 0 or (n is not None and m is not None and n <= m)
 
 
-def _recognized(piece: Piece) -> tuple[str, Mapping[str, Any]] | None:
+def _recognized(piece: Piece) -> Activation | None:
     first = piece.nodes[-1]
     if len(piece.nodes) == 1 and first.op_type not in _ALONE:
         return None
@@ -113,7 +143,9 @@ def _recognized(piece: Piece) -> tuple[str, Mapping[str, Any]] | None:
     found = None if y is None else recognize(y)
     if found is None or (len(piece.nodes) == 1 and found[0] not in _ALONE[first.op_type]):
         return None
-    return found
+    if found[0] == "HardSigmoid" and first.op_type in _ALONE:
+        return None  # an affine function and a Clip: both go into the operator before, which a HardSigmoid does not
+    return Activation(piece.root, piece.nodes, *found)
 
 
 def _evaluate(piece: Piece) -> Array | None:
@@ -142,8 +174,8 @@ def _evaluate(piece: Piece) -> Array | None:
     return np.asarray(result.numpy(), np.float64) if tuple(result.shape) == GRID.shape else None
 
 
-def _replace(owner: Pass, model: ir.Model, piece: Piece, op: str, parameters: Mapping[str, Any]) -> None:
-    graph, old = model.graph, piece.nodes[-1]
+def _replace(owner: Pass, model: ir.Model, piece: Activation) -> None:
+    graph, old, op, parameters = model.graph, piece.nodes[-1], piece.op, piece.parameters
     domain = domain_of(model, op) if op in STANDARD_SINCE else ""
     inputs: list[ir.Value | None] = [piece.root]
     attributes: Mapping[str, Any] = parameters
@@ -156,8 +188,7 @@ def _replace(owner: Pass, model: ir.Model, piece: Piece, op: str, parameters: Ma
     inherit_origin([node], piece.nodes)
     node.outputs[0].metadata_props.update(old.outputs[0].metadata_props)
     read = [v for inner in piece.nodes for v in inner.inputs]
-    count = len(piece.nodes)
-    owner.changed(old, f"{op} of '{piece.root.name}'" + (f", from {count} nodes" if count > 1 else ""))
+    owner.changed(old, piece.name())
     ir.convenience.replace_nodes_and_values(graph, old, piece.nodes, [node], old.outputs, node.outputs)
     for value in read:
         drop_unused(graph, value)

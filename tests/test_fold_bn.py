@@ -163,6 +163,17 @@ def test_across_movers(name: str) -> None:
     assert ops(model) == expected
 
 
+def test_activations_are_left_whole() -> None:
+    """The 3 and the 6 of a HardSwish fold into nothing, though a Conv stands on either side."""
+    text = """g (float[N,4,6,5] x) => (float[A,B,C,D] y) {
+        h = Conv(x, w) a = Add(h, three) b = Clip(a, zero, six) d = Mul(h, b) e = Div(d, six) y = Conv(e, u) }"""
+    numbers = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+    weights = {"w": random((6, 4, 3, 3)), "u": random((2, 6, 1, 1)), **{k: np.asarray(v) for k, v in numbers.items()}}
+    model = graph(text, weights)
+    step = apply(FoldBn(), model, X)
+    assert not step.log.changed
+
+
 def test_shared_weight_is_copied() -> None:
     """The other reader keeps the old numbers."""
     text = f"g (float[N,4,6,5] x) => (float[N,6,P,Q] y, float[N,6,P,Q] z) {{ h = Conv(x, w) y = {BN} z = Conv(x, w) }}"

@@ -90,6 +90,7 @@ NEAR = {
     "two tensors": "s=Sigmoid(x) r=Tanh(x) t=Transpose(r) u=Transpose(t) y=Mul(u,s)",
     "clip at 100": "y=Clip(x,zero,hundred)",
     "scaled relu": "r=Relu(x) y=Mul(r,half)",
+    "affine and clip": "m=Mul(x,tenth) a=Add(m,half) y=Clip(a,zero,one)",
 }
 
 
