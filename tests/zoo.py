@@ -1,4 +1,4 @@
-"""Small networks of many shapes, random but seeded: what users bring that no one has seen. Rows: name -> (module, inputs)."""
+"""Small networks of many shapes, random but seeded: what users bring that no one has seen before."""
 
 from __future__ import annotations
 
