@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qdq_graphs as g
 
-from mulshift.ir import ACTIVATION_S8, ACTIVATION_S16, Array, QuantSpec
+from mulshift.ir import ACTIVATION_S8, ACTIVATION_S16, Array, QuantSpec, get_qparams
 
 X4 = (2, 4, 6, 6)
 
@@ -403,3 +403,15 @@ def test_functions_of_positive_numbers_become_tables(op: str) -> None:
     feeds = {"x": np.abs(g.normal(2, 50)) + 0.5}
     model = g.qdq(g.graph(f"(float[2,50] x) => (float out) {{ out = {op}(x) }}"), feeds)
     assert "mulshift::Table" in g.operators(g.check(model, feeds))
+
+
+def test_a_table_is_exact_to_half_a_step() -> None:
+    feeds = {"x": 3 * g.normal(2, 50)}
+    integer = g.lower(g.qdq(g.graph("(float[2,50] x) => (float out) { out = Sigmoid(x) }"), feeds))
+    (node,) = [n for n in integer.graph if n.op_type == "Table"]
+    x, y = get_qparams(node.inputs[0]), get_qparams(node.outputs[0])
+    assert x is not None and y is not None
+    real = 1 / (1 + np.exp(-(np.arange(256) - int(x.zero_point)) * np.float64(x.scale)))
+    steps = np.clip(real / np.float64(y.scale) + int(y.zero_point), 0, 255)
+    # 2^-20: the exponential of torch and of numpy differ in their last bits.
+    assert np.abs(node.inputs[1].const_value.numpy() - steps).max() <= 0.5 + 2**-20
