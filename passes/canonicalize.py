@@ -20,6 +20,7 @@ from mulshift.passes.shape_values import reshape_target, shape_values
 _KEPT_FUNCTIONS = "mulshift"
 """Functions of the domains `mulshift` and `mulshift.*` are operators to us and are not inlined."""
 _MAX_ROUNDS = 10
+_COPY = "mulshift_copy"
 
 
 @dataclass
@@ -70,14 +71,12 @@ class Canonicalize(Pass):
         yield "fold Pad into Conv", lambda model: apply_rules(self, model, [_pad_rule()])
         yield "make padding explicit", lambda model: explicit_pads(self, model)
         yield "fold Pad into a pool", lambda model: pad_into_pool(self, model)
-        yield "drop Identity", common.IdentityEliminationPass()
-        yield "share equal subexpressions", common.CommonSubexpressionEliminationPass()
+        yield "share equal subexpressions", _share_equal
         yield "remove what nothing reads", common.RemoveUnusedNodesPass()
         yield "lift constants", common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
         yield "share equal constants", common.DeduplicateInitializersPass()
         yield "remove unused functions", common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
         yield "remove unused operator sets", common.RemoveUnusedOpsetsPass()
-        yield "fix outputs", common.OutputFixPass()
         yield "make names unique", common.NameFixPass()
 
 
@@ -131,6 +130,18 @@ def _repair_origins(graph: ir.Graph, known: set[ir.Node], makers: dict[str | Non
         replaced = [makers[v.name] for v in node.outputs if v.name in makers]
         neighbours = [p for v in node.inputs if v is not None and (p := v.producer()) is not None]
         inherit_origin([node], replaced or neighbours or [node])
+
+
+def _share_equal(model: ir.Model) -> Any:
+    """Common subexpressions, but not two graph outputs that copy one value: merged, they would copy one another."""
+    copies = [v.producer() for v in model.graph.outputs]
+    marked = [node for node in copies if node is not None and node.op_type == "Identity"]
+    for i, node in enumerate(marked):
+        node.attributes[_COPY] = ir.AttrInt64(_COPY, i)
+    result = common.CommonSubexpressionEliminationPass()(model)
+    for node in marked:
+        node.attributes.pop(_COPY, None)
+    return result
 
 
 def _constant_shapes(owner: Pass, model: ir.Model) -> None:

@@ -25,6 +25,9 @@ def explicit_pads(owner: Pass, model: ir.Model) -> None:
         mode = attribute(node, "auto_pad", "NOTSET")
         if node.op_type not in _WINDOWED or node.domain != "" or mode == "NOTSET":
             continue
+        if node.op_type != "Conv" and mode != "VALID" and any(d != 1 for d in ints(node, "dilations", [1]) or []):
+            owner.skipped(node, f"auto_pad {mode} stays: runtimes differ in what it means for a dilated pool")
+            continue
         pads = _resolve(node, mode)
         if pads is None:
             owner.skipped(node, f"auto_pad {mode} stays: the padding depends on a size that is not known")
