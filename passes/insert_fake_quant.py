@@ -30,7 +30,9 @@ from mulshift.passes.quant_rules import (
     Give,
     Rule,
     channel_axis,
+    constant_weight,
     in_affine_chain,
+    is_bias,
     is_fused,
     is_image,
     is_image_step,
@@ -157,7 +159,7 @@ class InsertFakeQuant(Pass):
     def _keeps_accumulator(self, node: ir.Node, value: ir.Value) -> bool:
         if self.output_bits is not None or self.target == "qdq" or value.uses() or not value.is_graph_output():
             return False
-        return node.op_type in ("Conv", "Gemm", "MatMul") and _has_constant_weight(node)
+        return is_bias(node) or (node.op_type in ("Conv", "Gemm", "MatMul") and constant_weight(node) is not None)
 
     def _moved_from(self, value: ir.Value) -> ir.Node | None:
         """The DequantizeLinear whose integers the producer moves; None if it computes."""
@@ -245,16 +247,6 @@ def _is_activation(value: ir.Value) -> bool:
         and not is_quantized(value)
         and not (value.producer() is None and not value.is_graph_input())
     )
-
-
-def _has_constant_weight(node: ir.Node) -> bool:
-    value = node.inputs[1]
-    while value is not None and constant(value) is None:
-        made = value.producer()
-        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            return False
-        value = made.inputs[0]
-    return value is not None
 
 
 def _bias_of(node: ir.Node) -> tuple[Array | None, float]:

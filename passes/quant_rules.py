@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from mulshift.ir import attribute, constant, is_float, sole_user
+from mulshift.ir import Array, attribute, constant, is_float, sole_user
 
 
 class Ask(enum.Enum):
@@ -119,17 +119,51 @@ def rule_of(node: ir.Node) -> Rule | None:
 
 
 def is_fused(value: ir.Value, rule: Rule | None) -> bool:
-    """Whether the value exists only inside its producer's epilogue: its sole user is a Relu or a constant Clip.
+    """Whether the value exists only inside its producer's epilogue: its sole user is a Relu, a constant Clip or a bias.
 
     Args:
         value: an activation.
         rule: its producer's row, None if that stays float.
     """
     user = sole_user(value)
-    if rule is None or user is None or user.op_type not in ("Relu", "Clip") or user.domain not in ("", "ai.onnx"):
+    if rule is None or user is None:
+        return False
+    if is_bias(user):
+        return value.producer() is product_of_bias(user)
+    if user.op_type not in ("Relu", "Clip") or user.domain not in ("", "ai.onnx"):
         return False
     bounds = [v for v in user.inputs[1:] if v is not None]
     return rule.epilogue and is_float(value) and all(constant(v) is not None for v in bounds)
+
+
+def is_bias(node: ir.Node) -> bool:
+    """Whether an Add is the bias of a MatMul by constant weights: a constant vector along the channels."""
+    return product_of_bias(node) is not None
+
+
+def product_of_bias(node: ir.Node) -> ir.Node | None:
+    """The MatMul by constant weights whose bias an Add brings; None if it brings none."""
+    if node.op_type != "Add" or node.domain not in ("", "ai.onnx"):
+        return None
+    for x, other in (node.inputs, node.inputs[::-1]):
+        made, bias = None if x is None else x.producer(), constant(other)
+        if x is None or made is None or bias is None or made.op_type != "MatMul" or sole_user(x) is not node:
+            continue
+        weights = constant_weight(made)
+        if weights is not None and bias.size in (1, weights.shape[-1]) and bias.size == max(bias.shape[-1:], default=1):
+            return made
+    return None
+
+
+def constant_weight(node: ir.Node) -> Array | None:
+    """The numbers of a product's constant weights, through their own pair; None if they are activations."""
+    value = node.inputs[1]
+    while value is not None and constant(value) is None:
+        made = value.producer()
+        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return None
+        value = made.inputs[0]
+    return constant(value)
 
 
 def is_image(value: ir.Value) -> bool:
