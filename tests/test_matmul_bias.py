@@ -1,4 +1,4 @@
-"""A Linear on a batch of rows arrives as MatMul and Add: one product with a bias, rounded once, never an Add of its own."""
+"""A Linear on rows arrives as MatMul and Add: one product with a bias, rounded once, never an Add of its own."""
 
 from __future__ import annotations
 
