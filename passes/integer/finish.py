@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 from mulshift.ir.levels import float_nodes
 from mulshift.passes.integer.forms import asked_to_stay
@@ -17,6 +17,8 @@ def finish(low: Lowering) -> list[tuple[ir.Node, str]]:
     _replace(low)
     _dequantize(low)
     RemoveUnusedNodesPass()(low.model)
+    RemoveUnusedFunctionsPass()(low.model)  # type: ignore[no-untyped-call]
+    RemoveUnusedOpsetsPass()(low.model)
     low.graph.sort()
     _drop_initializers(low.graph)
     _rename(low)
