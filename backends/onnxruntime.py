@@ -8,11 +8,12 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
 
 from mulshift.backends.artifact import Artifact
 from mulshift.backends.inlining import inline
 from mulshift.backends.qdq import freeze
-from mulshift.ir import DOMAIN, ModelError, Target, attach, origin, set_origin
+from mulshift.ir import ModelError, Target, attach, origin, set_origin
 
 _OLD_IR_VERSION, _OLD_OPSET = 10, 22
 """What ONNX Runtime 1.20 reads; newer opsets need a newer runtime anyway."""
@@ -31,7 +32,9 @@ def lower(model: ir.Model, target: Target) -> Artifact:
     copy = model.clone()
     for node in copy.graph.all_nodes():
         set_origin(node, origin(node))
-    return Artifact(clean(_FORMS[target.name](copy)), target)
+    made = _FORMS[target.name](copy)
+    RemoveUnusedFunctionsPass()(made)  # type: ignore[no-untyped-call]
+    return Artifact(clean(made), target)
 
 
 def _integer(model: ir.Model) -> ir.Model:
@@ -42,14 +45,26 @@ def _integer(model: ir.Model) -> ir.Model:
 def _portable(model: ir.Model) -> ir.Model:
     attach(model)
     inline(model)
-    model.opset_imports.pop(DOMAIN, None)
+    return _standard(model)
+
+
+def _qdq(model: ir.Model) -> ir.Model:
+    return _standard(freeze(model))
+
+
+def _standard(model: ir.Model) -> ir.Model:
+    """Inline what is left of functions (those of float operators that older opsets lack)."""
+    InlinePass()(model)
+    used = {node.domain for node in model.graph.all_nodes()}
+    for domain in [d for d in model.opset_imports if d and d not in used]:
+        del model.opset_imports[domain]
     return model
 
 
 _FORMS: dict[str, Callable[[ir.Model], ir.Model]] = {
     "onnxruntime": _integer,
     "onnxruntime-portable": _portable,
-    "onnxruntime-qdq": freeze,
+    "onnxruntime-qdq": _qdq,
 }
 
 

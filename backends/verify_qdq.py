@@ -164,7 +164,11 @@ class _Runner:
 
 def _runner(model: ir.Model, block: _Block) -> _Runner | None:
     """Both forms of one block; None if it has no integer form (an island)."""
-    quantized = ir.Model(ir.convenience.extract(model.graph, block.inputs, [block.output]), ir_version=model.ir_version)
+    quantized = ir.Model(
+        ir.convenience.extract(model.graph, block.inputs, [block.output]),
+        ir_version=model.ir_version,
+        functions=[function.clone() for function in model.functions.values()],
+    )
     set_level(quantized, Level.QDQ)
     integer = quantized.clone()
     ToInteger(widths="wide")(integer)  # a shortened mantissa moves up to 1/64 step, which is not what is checked here

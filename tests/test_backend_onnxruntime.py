@@ -259,3 +259,16 @@ def test_a_rate_is_judged_over_all_values() -> None:
         tally.judge()
     tally.add("node 'b'", 0, 1)
     tally.judge()
+
+
+@pytest.mark.parametrize(("target", "level"), [("onnxruntime-portable", "INTEGER"), ("onnxruntime-qdq", "QDQ")])
+def test_functions_of_float_operators_are_inlined_too(target: str, level: str) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "other" : 1]>
+    net (float[4] x) => (float[4] y) { y = other.Twice (x) }
+    <opset_import: ["" : 21], domain: "other"> Twice (a) => (b) { b = Add (a, a) }
+    <opset_import: ["" : 21], domain: "other"> Unused (a) => (b) { b = Mul (a, a) }"""
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    model.metadata_props["mulshift.level"] = level
+    made = lower(model, target)
+    assert not made.model.functions and set(made.model.opset_imports) == {""}
+    assert made.run({"x": np.ones(4, np.float32)})["y"].tolist() == [2, 2, 2, 2]
