@@ -108,22 +108,28 @@ def percentile(h: Histogram, percent: float = 99.99) -> tuple[float, float]:
 def mse(h: Histogram, levels: int = 256) -> tuple[float, float]:
     """The range inside the extremes with the least mean squared error of rounding and clipping (Sung et al. 2015).
 
-    Both ends are tried at the products of 12 factors each, then each end in turn at 21 around the best.
+    Both ends are tried at all pairs of 12 factors each, then each end in turn at 21 around the best.
     """
     low, high = min(h.low, 0.0), max(h.high, 0.0)
-    kept = h.counts > 0
-    x, weight = h.centers[kept], h.counts[kept].astype(np.float64)
-
-    def best(lows: Array, highs: Array) -> tuple[float, float]:
-        candidates = [(float(a), float(b)) for a in lows for b in highs]
-        return min(candidates, key=lambda c: _rounding_error(x, weight, c[0], c[1], levels))
-
     coarse, fine = 0.8 ** np.arange(12), np.linspace(1.15, 0.85, 21)
-    a, b = best(low * coarse[: 12 if low else 1], high * coarse[: 12 if high else 1])
+    rough, exact = (_nonempty(h, merged) for merged in (4, 1))
+
+    def best(points: tuple[Array, Array], lows: Array, highs: Array) -> tuple[float, float]:
+        candidates = [(float(a), float(b)) for a in lows for b in highs]
+        return min(candidates, key=lambda c: _rounding_error(*points, c[0], c[1], levels))
+
+    a, b = best(rough, low * coarse[: 12 if low else 1], high * coarse[: 12 if high else 1])
     for _ in range(2):
-        a, b = best(np.maximum(a * fine, low)[: 21 if low else 1], np.asarray([b]))
-        a, b = best(np.asarray([a]), np.minimum(b * fine, high)[: 21 if high else 1])
+        a, b = best(exact, np.maximum(a * fine, low)[: 21 if low else 1], np.asarray([b]))
+        a, b = best(exact, np.asarray([a]), np.minimum(b * fine, high)[: 21 if high else 1])
     return a, b
+
+
+def _nonempty(h: Histogram, merged: int) -> tuple[Array, Array]:
+    """Centres and float64 counts of the bins that hold something, `merged` neighbours taken together."""
+    counts = h.counts.reshape(-1, merged).sum(axis=1)
+    kept = counts > 0
+    return h.centers.reshape(-1, merged).mean(axis=1)[kept], counts[kept].astype(np.float64)
 
 
 def _rounding_error(x: Array, weight: Array, low: float, high: float, levels: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulshift.ir import ACTIVATION_U8, Array
@@ -113,6 +113,7 @@ def test_mse_keeps_what_is_uniform() -> None:
     assert high > 2.94
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=50), st.sampled_from(sorted(METHODS)))
 def test_every_range_lies_in_the_extremes(numbers: list[float], method: str) -> None:
     h = histogram(np.asarray(numbers))
