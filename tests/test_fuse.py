@@ -151,6 +151,10 @@ NORMS: dict[str, tuple[str, list[str]]] = {
         "m=ReduceMean(x,ax) d=Sub(x,m) p=Mul(d,d) v=ReduceMean(p,first) e=Add(v,eps) s=Sqrt(e) y=Div(d,s)",
         ["ReduceMean", "Sub", "Mul", "ReduceMean", "Add", "Sqrt", "Div"],
     ),
+    "more axes": (
+        "m=ReduceMean(x,ax) d=Sub(x,m) p=Mul(d,d) v=ReduceMean(p,both) e=Add(v,eps) s=Sqrt(e) y=Div(d,s)",
+        ["ReduceMean", "Sub", "Mul", "ReduceMean", "Add", "Sqrt", "Div"],
+    ),
 }
 
 
@@ -160,11 +164,11 @@ def test_normalizations_and_softmax(name: str, opset: int) -> None:
     """Found with their scale and bias; means over other axes are declined."""
     body, expected = NORMS[name]
     words = body.replace("(", " ").replace(",", " ").replace(")", " ").split()
-    weights = {k: v for k, v in (W | {"first": np.array([1])}).items() if k in words}
+    weights = {k: v for k, v in (W | {"first": np.array([1]), "both": np.array([1, 2])}).items() if k in words}
     model = graph(f"g (float[N,3,8] x) => (float[N,3,8] y) {{ {body} }}", weights, opset)
     step = apply(Fuse(), model, {"x": X})
     assert ops(model) == expected
-    if name in ("sums over two axes", "another axis"):
+    if name in ("sums over two axes", "another axis", "more axes"):
         assert reasons(step)
 
 
