@@ -252,3 +252,10 @@ def test_fold_limit() -> None:
     assert ops(model) == ["Add", "Mul"]
     Canonicalize()(model)
     assert ops(model) == ["Mul"]
+
+
+def test_a_rewritten_node_has_the_origins_of_all() -> None:
+    """The Pad that a Conv swallowed is still told."""
+    body, weights, _ = PADS["conv"]
+    model = _canonical(body, weights)
+    assert set(origin(model.graph.node(0))) == {"a", "y"}
