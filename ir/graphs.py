@@ -34,11 +34,11 @@ def users(value: ir.Value) -> tuple[ir.Node, ...]:
 
 
 def sole_user(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads a value; None if several do, or if it is a graph output too."""
+    """The node that alone reads a value; None if several do, if it is a graph output too, or if a subgraph reads it."""
     if value.is_graph_output():
         return None
     found = users(value)
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and found[0].graph is value.graph else None
 
 
 def fresh_name(graph: ir.Graph, base: str) -> str:

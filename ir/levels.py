@@ -103,7 +103,8 @@ def _qdq(model: ir.Model) -> Iterator[str]:
         elif node.op_type in _BORDER:
             yield from _parameters(node)
             yield from _quantize(node) if node.op_type == "QuantizeLinear" else _dequantize(node)
-    if not any(node.op_type == "QuantizeLinear" for node in model.graph):
+    kinds = {node.op_type for node in model.graph if FLOAT_REASON not in node.metadata_props and _computes_float(node)}
+    if kinds and "QuantizeLinear" not in {node.op_type for node in model.graph}:
         yield "no QuantizeLinear: this is a FLOAT graph"
 
 
@@ -145,8 +146,9 @@ def _parameter(node: ir.Node, index: int) -> Array:
 
 
 def _integer(model: ir.Model) -> Iterator[str]:
+    enclosing = {inner: node for node in model.graph for graph in _subgraphs(node) for inner in graph.all_nodes()}
     for node in model.graph:
-        yield from _border(node)
+        yield from _border(node, enclosing)
         if node.domain == DOMAIN:
             yield from _accumulator(node)
     for node in float_nodes(model):
@@ -154,14 +156,17 @@ def _integer(model: ir.Model) -> Iterator[str]:
             yield f"{describe(node)} computes in floating point without a reason"
 
 
-def _border(node: ir.Node) -> Iterator[str]:
-    """A QuantizeLinear reads the user's floats or an island's, a DequantizeLinear writes to them."""
+def _border(node: ir.Node, enclosing: Mapping[ir.Node, ir.Node]) -> Iterator[str]:
+    """A QuantizeLinear reads the user's floats or an island's, a DequantizeLinear writes to them.
+
+    A reader inside a subgraph belongs to the main graph's node that encloses it.
+    """
     if node.op_type == "QuantizeLinear":
         producer = node.inputs[0].producer() if node.inputs[0] is not None else None
         if producer is not None and producer.op_type in _BORDER:
             yield f"{describe(node)} requantizes through floating point"
     if node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is None:
-        for reader in users(node.outputs[0]):
+        for reader in dict.fromkeys(enclosing.get(n, n) for n in users(node.outputs[0])):
             if reader.op_type not in _BORDER and FLOAT_REASON not in reader.metadata_props:
                 yield f"{describe(reader)} reads floats of {describe(node)} without a reason"
 

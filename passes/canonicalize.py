@@ -14,6 +14,7 @@ from mulshift.ir import add_initializer, constant, describe, inherit_origin, ori
 from mulshift.ir.metadata import ORIGIN
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.pads import explicit_pads, pad_into_pool
+from mulshift.passes.plain_operators import plain_operators
 from mulshift.passes.rules import apply_rules
 from mulshift.passes.shape_values import reshape_target, shape_values
 
@@ -66,6 +67,7 @@ class Canonicalize(Pass):
         yield "infer shapes", common.ShapeInferencePass(check_type=False, strict_mode=False)
         yield "fold constants", fold
         yield "make shapes constant", lambda model: _constant_shapes(self, model)
+        yield "plain operators", lambda model: plain_operators(self, model)
         yield "drop neutral arithmetic", lambda model: _drop_neutral(self, model)
         yield "rewrite rules", lambda model: apply_rules(self, model, _no_op_rules(), quiet=True)
         yield "fold Pad into Conv", lambda model: apply_rules(self, model, [_pad_rule()])

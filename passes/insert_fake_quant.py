@@ -143,18 +143,23 @@ class InsertFakeQuant(Pass):
 
     def _why_float(self, value: ir.Value) -> str:
         node = value.producer()
-        if not value.uses() and not value.is_graph_output():
+        if not value.uses() and (node is None or not value.is_graph_output()):
             return "nobody reads it"
         if get_range(value) is None:
             return "no calibrated range"
         if node is None:
-            return ""
+            return "all that read it stay float" if self._floats_only(value) else ""
         if self._rule(node) is None:
             why = "asked for" if node.name in self.skip else f"{node.op_type} has no integer form"
             node.metadata_props[FLOAT_REASON] = why
-            stays = all(self._rule(u.node) is None for u in value.uses())
-            return f"{describe(node)} stays float ({why}) and so do all that read it" if stays else ""
+            return (
+                f"{describe(node)} stays float ({why}) and so do all that read it" if self._floats_only(value) else ""
+            )
         return "a graph output keeps its accumulator" if self._keeps_accumulator(node, value) else ""
+
+    def _floats_only(self, value: ir.Value) -> bool:
+        """Whether no reader has an integer form; those inside subgraphs have none."""
+        return all(self._rule(u.node) is None or u.node.graph is not value.graph for u in value.uses())
 
     def _keeps_accumulator(self, node: ir.Node, value: ir.Value) -> bool:
         if self.output_bits is not None or self.target == "qdq" or value.uses() or not value.is_graph_output():
@@ -216,7 +221,9 @@ class InsertFakeQuant(Pass):
         assert value is not None
         axis = channel_axis(node, array.ndim)
         alike = [
-            (u.node, u.idx) for u in value.uses() if u.idx == index and self._reads_alike(u.node, axis, array.ndim)
+            (u.node, u.idx)
+            for u in value.uses()
+            if u.idx == index and u.node.graph is node.graph and self._reads_alike(u.node, axis, array.ndim)
         ]
         q = weight_qparams(array, axis, self.weight_bits, self.weight_range, *_bias_of(node))
         pairs.insert(value, q, alike, str(value.name))

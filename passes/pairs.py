@@ -106,7 +106,7 @@ class PairInserter:
         self._place(value, [quantize, dequantize], [node for node, _ in redirected])
         for node, index in redirected:
             node.replace_input_with(index, result)
-        if uses is None and value.is_graph_output():
+        if uses is None and value.is_graph_output() and not value.is_graph_input():
             self._replace_output(value, result)
         return result
 

@@ -45,7 +45,7 @@ def _gather(node: ir.Node, v: Sequence[Any]) -> Any:
     axis = attribute(node, "axis", 0) % x.ndim
     index = torch.where(index < 0, index + x.shape[axis], index)
     picked = x.index_select(axis, index.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 def _gather_elements(node: ir.Node, v: Sequence[Any]) -> Any:

@@ -1,0 +1,81 @@
+"""Operators with many forms in one: Gemm without transA or an ignored bias, Sum and Mean as additions of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from mulshift.ir import add_initializer, attribute, inherit_origin, is_float
+from mulshift.passes.base import Pass
+
+_NEUTRAL_BETA = 0.0
+
+
+def plain_operators(owner: Pass, model: ir.Model) -> None:
+    """Rewrite the operators of the table; those whose types are unknown or not floating point stay."""
+    for node in list(model.graph):
+        rewrite = _REWRITES.get(node.op_type)
+        if rewrite is not None and node.domain == "" and is_float(node.outputs[0]):
+            rewrite(owner, model.graph, node)
+
+
+def _gemm(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
+    """`Gemm(A, B, C, transA=1, beta=0)` is `Gemm(Transpose(A), B)`."""
+    if len(node.inputs) > 2 and node.inputs[2] is not None and attribute(node, "beta", 1.0) == _NEUTRAL_BETA:
+        node.resize_inputs(2)
+        del node.attributes["beta"]
+        owner.changed(node, "beta 0 ignores the bias")
+    if not attribute(node, "transA", 0):
+        return
+    x = node.inputs[0]
+    shape = None if x is None or x.shape is None else ir.Shape(list(x.shape)[::-1])
+    turned = _insert(graph, node, "Transpose", [x], shape, perm=[1, 0])
+    node.replace_input_with(0, turned)
+    del node.attributes["transA"]
+    owner.changed(node, "transA is a Transpose of its input")
+
+
+def _sum(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
+    """`Sum(a, b, c)` is `Add(Add(a, b), c)`: the order in which runtimes add."""
+    _replace(owner, graph, node, list(node.inputs))
+
+
+def _mean(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
+    """`Mean(a, b, c)` is `Sum(a, b, c) * (1 / 3)`."""
+    dtype = node.outputs[0].dtype
+    assert dtype is not None
+    share = np.asarray(1 / len(node.inputs), dtype.numpy())
+    _replace(owner, graph, node, list(node.inputs), add_initializer(graph, f"{node.outputs[0].name}.share", share))
+
+
+def _replace(
+    owner: Pass, graph: ir.Graph, node: ir.Node, terms: list[ir.Value | None], share: ir.Value | None = None
+) -> None:
+    """Additions of two in the node's place, and at last a Mul by `share`."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = _insert(graph, node, "Add", [total, term], None)
+    if share is not None:
+        total = _insert(graph, node, "Mul", [total, share], None)
+    if total is terms[0]:
+        total = _insert(graph, node, "Identity", [total], None)
+    assert total is not None
+    owner.changed(node, "two operands at a time")
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, [total])
+
+
+def _insert(
+    graph: ir.Graph, node: ir.Node, op: str, inputs: list[ir.Value | None], shape: ir.Shape | None, **attributes: object
+) -> ir.Value:
+    """A new node before `node`, with its origin and the type of its output."""
+    made = ir.node(op, inputs, attributes, name=f"{node.name}/{op}")  # type: ignore[arg-type]
+    inherit_origin([made], [node])
+    value = made.outputs[0]
+    value.type, value.shape = node.outputs[0].type, shape
+    graph.insert_before(node, made)
+    return value
+
+
+_REWRITES: dict[str, Callable[[Pass, ir.Graph, ir.Node], None]] = {"Gemm": _gemm, "Sum": _sum, "Mean": _mean}

@@ -1,0 +1,122 @@
+"""Graphs that strangers write by hand, through the whole main job: none may crash, all say what stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import mulshift
+from mulshift.ir import Array
+
+LEAST_SQNR = 30.0
+"""dB. One or two 8-bit roundings in a row, see test_zoo."""
+
+
+def _weights(*shape: int, seed: int = 0) -> Array:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.5).astype(np.float32)
+
+
+def _compile(
+    text: str, weights: dict[str, Array], shapes: dict[str, Sequence[int]], **options: Any
+) -> mulshift.Compiled:
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in weights.items())
+    rng = np.random.default_rng(1)
+    feeds = [{n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()} for _ in range(4)]
+    return mulshift.compile(model, feeds, **{"recipe": "int8-fast", **options})
+
+
+def _islands(compiled: mulshift.Compiled) -> list[str]:
+    return [layer.op for layer in compiled.report.layers if layer.float_reason]
+
+
+def _close(compiled: mulshift.Compiled) -> bool:
+    figures = compiled.report.totals.output_sqnr_db.values()
+    return compiled.report.verification.differences == 0 and all(db is None or db > LEAST_SQNR for db in figures)
+
+
+HEAD = '<ir_version: 8, opset_import: ["" : 13]>'
+
+
+def test_subgraphs_read_what_stays_float() -> None:
+    text = f"""{HEAD} g (float[1, 4] x) => (float[1, 4] y) <float zero = {{0}}> {{
+        h = Gemm (x, w)
+        s = ReduceSum <keepdims = 0> (x)
+        c = Greater (s, zero)
+        i = If (c) <then_branch = t () => (float[1, 4] a) {{ a = Relu (h) }},
+                    else_branch = e () => (float[1, 4] b) {{ b = Gemm (h, w) }}>
+        y = Gemm (i, w)
+    }}"""
+    compiled = _compile(text, {"w": _weights(4, 4)}, {"x": (1, 4)})
+    assert _islands(compiled) == ["If"]
+    assert _close(compiled)
+
+
+def test_what_only_a_subgraph_reads_is_not_quantized() -> None:
+    text = f"""{HEAD} g (float[1, 4] x, bool c) => (float[1, 4] y) {{
+        y = If (c) <then_branch = t () => (float[1, 4] a) {{ a = Relu (x) }},
+                    else_branch = e () => (float[1, 4] b) {{ b = Neg (x) }}>
+    }}"""
+    model = onnx.parser.parse_model(text)
+    x = np.array([[0.1, -0.2, 0.3, 5.0]], np.float32)
+    compiled = mulshift.compile(model, [{"x": x, "c": np.array(True)}], recipe="int8-fast")
+    np.testing.assert_array_equal(compiled.run({"x": x, "c": np.array(True)})["y"], np.maximum(x, 0))
+
+
+@pytest.mark.parametrize(
+    "body, outputs",
+    [
+        ("y = Relu (x)", "float[1, 4] y, float[1, 4] x"),
+        ("", "float[1, 4] x"),
+        ("", "float[4, 3] w"),
+        ("y = Relu (w)", "float[4, 3] y"),
+    ],
+    ids=["an input that is an output too", "no node", "only a constant", "constant in the end"],
+)
+def test_graphs_with_little_in_them(body: str, outputs: str) -> None:
+    compiled = _compile(f"{HEAD} g (float[1, 4] x) => ({outputs}) {{ {body} }}", {"w": _weights(4, 3)}, {"x": (1, 4)})
+    assert _close(compiled)
+    assert [v.name for v in compiled.artifact.proto.graph.input] == ["x"]
+    x = np.array([[1.0, -2.0, 0.5, 0.25]], np.float32)
+    made = compiled.run({"x": x})
+    np.testing.assert_array_equal(made.get("x", x), x)
+
+
+def test_gather_of_a_vector_at_a_number() -> None:
+    text = f"""{HEAD} g (float[1, n] x) => (float[1, 1] y) <int64 one = {{1}}, int64[1] ax = {{0}}> {{
+        s = Shape (x)
+        n = Gather (s, one)
+        f = Cast <to = 1> (n)
+        t = ReduceSum <keepdims = 1> (x)
+        y = Div (t, f)
+    }}"""
+    assert _compile(text, {}, {"x": (1, 6)}).report.verification.differences == 0
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-fast"])
+def test_gemm_with_everything(recipe: str) -> None:
+    text = f"""{HEAD} g (float[8, 2] x) => (float[2, 3] y) {{
+        h = Gemm <transA = 1, transB = 1, alpha = 0.5, beta = 2.0> (x, w, b)
+        r = Relu (h)
+        y = Gemm <alpha = 1.5, beta = 0.0> (r, v, unused)
+    }}"""
+    weights = {"w": _weights(5, 8), "b": _weights(1), "v": _weights(5, 3), "unused": _weights(2, 3)}
+    compiled = _compile(text, weights, {"x": (8, 2)}, recipe=recipe)
+    assert _islands(compiled) == []
+    assert _close(compiled)
+
+
+def test_sums_and_means_of_many() -> None:
+    text = f"""{HEAD} g (float[1, 4] x) => (float[1, 4] y, float[1, 4] z) {{
+        a = Gemm (x, w)
+        b = Relu (a)
+        y = Sum (a, b, x)
+        z = Mean (a, b, x)
+    }}"""
+    compiled = _compile(text, {"w": _weights(4, 4)}, {"x": (1, 4)})
+    assert _islands(compiled) == []
+    assert _close(compiled)
