@@ -86,7 +86,7 @@ def verify_qdq(model: ir.Model, samples: Iterable[Feeds]) -> Verified:
                     uses[v] -= 1
                     if not uses[v]:
                         live.pop(v, None)
-            source = _quantized_value(value)
+            source = _quantized_value(value) if is_float(value) else value
             if source is not None and uses[source]:
                 live[source] = to_numpy(tensor)
 
@@ -127,7 +127,7 @@ def _blocks(model: ir.Model) -> list[_Block]:
 
 
 def _entrances(value: ir.Value) -> tuple[ir.Value, ...] | None:
-    """Activations that are quantized where the computation of `value` starts; None if some input is not quantized."""
+    """Quantized activations, masks and indices where the computation of `value` starts; None if some are float."""
     entrances: dict[ir.Value, None] = {}
     pending, seen = [value], {value}
     while pending:
@@ -135,10 +135,10 @@ def _entrances(value: ir.Value) -> tuple[ir.Value, ...] | None:
         if node is None:
             return None  # a float graph input without a pair
         for v in node.inputs:
-            if v is None or v in seen or constant(v) is not None or not is_float(v):
+            if v is None or v in seen or constant(v) is not None:
                 continue
             seen.add(v)
-            source = _quantized_value(v)
+            source = _quantized_value(v) if is_float(v) else v
             if source is not None:
                 entrances[source] = None
             elif not _is_constant_pair(v):

@@ -120,3 +120,18 @@ def test_sums_and_means_of_many() -> None:
     compiled = _compile(text, {"w": _weights(4, 4)}, {"x": (1, 4)})
     assert _islands(compiled) == []
     assert _close(compiled)
+
+
+def test_a_mask_through_the_interchange_form() -> None:
+    text = f"""{HEAD} g (float[1, 4] x, bool[1, 4] m) => (float[1, 4] y) <float low = {{-1.5}}> {{
+        a = Where (m, x, low)
+        b = Relu (a)
+        y = Mul (a, b)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 4)).astype(np.float32), "m": rng.random((1, 4)) > 0.5} for _ in range(4)]
+    for target in ("onnxruntime", "onnxruntime-qdq"):
+        compiled = mulshift.compile(model, feeds, recipe="int8-fast", target=target)
+        assert _close(compiled)
+        assert compiled.report.verification.tensors > 0
