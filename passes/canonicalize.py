@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,7 +62,8 @@ class Canonicalize(Pass):
 
         def fold(model: ir.Model) -> Any:
             limits = {"input_size_limit": self.fold_limit, "output_size_limit": self.grow_limit}
-            return fold_constants_ir(model, onnx_shape_inference=True, **limits)  # type: ignore[arg-type]
+            with _quiet("onnxscript.optimizer"):  # it warns of each node that it cannot compute, and leaves it alone
+                return fold_constants_ir(model, onnx_shape_inference=True, **limits)  # type: ignore[arg-type]
 
         yield "inline functions", common.InlinePass(criteria=lambda f: f.domain.split(".")[0] != _KEPT_FUNCTIONS)
         yield "remove what nothing reads", common.RemoveUnusedNodesPass()
@@ -80,6 +83,18 @@ class Canonicalize(Pass):
         yield "remove unused functions", common.RemoveUnusedFunctionsPass()  # type: ignore[no-untyped-call]
         yield "remove unused operator sets", common.RemoveUnusedOpsetsPass()
         yield "make names unique", common.NameFixPass()
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Errors alone from a logger and those below it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _no_op_rules() -> list[Any]:

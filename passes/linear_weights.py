@@ -142,8 +142,10 @@ LINEAR: dict[str, Linear] = {
 
 
 def linear_of(node: ir.Node | None) -> Linear | None:
-    """The row of a node, None if it is no linear operator."""
-    return LINEAR.get(node.op_type) if node is not None and node.domain == "" else None
+    """The row of a node, None if it is no linear operator (a MatMul of two activations is none)."""
+    if node is None or node.domain != "" or (node.op_type == "MatMul" and constant(node.inputs[1]) is None):
+        return None
+    return LINEAR.get(node.op_type)
 
 
 def weight_of(node: ir.Node) -> Array | None:
