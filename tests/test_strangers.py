@@ -135,3 +135,29 @@ def test_a_mask_through_the_interchange_form() -> None:
         compiled = mulshift.compile(model, feeds, recipe="int8-fast", target=target)
         assert _close(compiled)
         assert compiled.report.verification.tensors > 0
+
+
+@pytest.mark.parametrize("kind", ["float16", "double", "bfloat16"])
+def test_other_floating_point_types_become_float32(kind: str) -> None:
+    code = {"float16": 10, "double": 11, "bfloat16": 16}[kind]
+    text = f"""{HEAD} g ({kind}[1, 4] x) => ({kind}[1, 3] y) {{
+        a = Gemm (x, w)
+        b = Relu (a)
+        c = Cast <to = 1> (b)
+        d = Cast <to = {code}> (c)
+        e = ConstantOfShape (shape)
+        f = Add (d, e)
+        y = Gemm (f, v)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(code)
+    half = onnx.numpy_helper.from_array(np.array([0.5], dtype), "half")
+    model.graph.node[4].attribute.append(onnx.helper.make_attribute("value", half))
+    weights = {"w": _weights(4, 4).astype(dtype), "v": _weights(4, 3).astype(dtype), "shape": np.array([1, 4])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in weights.items())
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 4)).astype(np.float32)} for _ in range(4)]
+    compiled = mulshift.compile(model, feeds, recipe="int8-fast")
+    assert _islands(compiled) == []
+    assert _close(compiled)
+    assert compiled.run(feeds[0])["y"].dtype == np.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from mulshift.ir.frontend.float32 import to_float32
 from mulshift.ir.frontend.opset import upgrade
 from mulshift.ir.frontend.validate import check_structure, sort
 from mulshift.ir.frontend.weights import check_weights
@@ -31,6 +32,7 @@ def normalize(model: ir.Model) -> ir.Model:
         if ORIGIN not in node.metadata_props:
             set_origin(node, origin(node))
     lift_constants(model)
+    to_float32(model)
     check_weights(model)
     infer_shapes(model)
     model = upgrade(model)
