@@ -1,4 +1,6 @@
-"""Operators with many forms in one: Gemm without transA or an ignored bias, Sum and Mean as additions of two."""
+"""Operators with many forms in one: Gemm without transA or an ignored bias, Sum and Mean as additions of two; and
+ConstantOfShape of a constant, which constant folding leaves alone, as that constant.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,20 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import add_initializer, attribute, inherit_origin, is_float
+from mulshift.ir import add_initializer, attribute, constant, inherit_origin, is_float
 from mulshift.passes.base import Pass
+
+_FILLED = 1 << 16
+"""Most elements of a ConstantOfShape that is written out."""
 
 _NEUTRAL_BETA = 0.0
 
 
 def plain_operators(owner: Pass, model: ir.Model) -> None:
-    """Rewrite the operators of the table; those whose types are unknown or not floating point stay."""
+    """Rewrite the operators of the table."""
     for node in list(model.graph):
         rewrite = _REWRITES.get(node.op_type)
-        if rewrite is not None and node.domain == "" and is_float(node.outputs[0]):
+        if rewrite is not None and node.domain == "":
             rewrite(owner, model.graph, node)
 
 
@@ -44,10 +49,22 @@ def _sum(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
 
 def _mean(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
     """`Mean(a, b, c)` is `Sum(a, b, c) * (1 / 3)`."""
-    dtype = node.outputs[0].dtype
-    assert dtype is not None
-    share = np.asarray(1 / len(node.inputs), dtype.numpy())
+    if not is_float(node.outputs[0]):
+        return  # its type is not known
+    share = np.asarray(1 / len(node.inputs), np.float32)
     _replace(owner, graph, node, list(node.inputs), add_initializer(graph, f"{node.outputs[0].name}.share", share))
+
+
+def _fill(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
+    shape, y = constant(node.inputs[0]), node.outputs[0]
+    if shape is None or np.prod(shape) > _FILLED or y.is_graph_output():
+        return
+    given = attribute(node, "value")
+    number = np.zeros(1, np.float32) if given is None else given.numpy()
+    filled = add_initializer(graph, f"{y.name}.filled", np.full(tuple(shape), number.reshape(()), number.dtype))
+    owner.changed(node, "a constant")
+    y.replace_all_uses_with(filled)
+    graph.remove(node, safe=True)
 
 
 def _replace(
@@ -78,4 +95,9 @@ def _insert(
     return value
 
 
-_REWRITES: dict[str, Callable[[Pass, ir.Graph, ir.Node], None]] = {"Gemm": _gemm, "Sum": _sum, "Mean": _mean}
+_REWRITES: dict[str, Callable[[Pass, ir.Graph, ir.Node], None]] = {
+    "Gemm": _gemm,
+    "Sum": _sum,
+    "Mean": _mean,
+    "ConstantOfShape": _fill,
+}

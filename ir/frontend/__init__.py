@@ -32,8 +32,9 @@ def load(
             ExportedProgram or .pt2, which have forgotten them: the same, to name them again.
 
     Returns:
-        Opset 21 or newer, float32 throughout (half and double become it, inputs too), weights as initializers, every node named and with its origin, shapes inferred. An artifact
-        of ours (level INTEGER) comes back as it was written.
+        Opset 21 or newer, float32 throughout (half and double become it, inputs too), weights as initializers, every
+        node named and with its origin, shapes inferred. An artifact of ours (level INTEGER) comes back as it was
+        written.
 
     Raises:
         ModelError: the source cannot be read or is not valid.

@@ -1,6 +1,6 @@
 """One floating-point type: half, bfloat16 and double become float32, weights, values and interface alike.
 
-Ranges, scales and borders are float32 (docs/architecture.md), and eight bits are far below the precision of any of these.
+Ranges, scales and borders are float32 (docs/architecture.md); eight bits are far below the precision of any of these.
 """
 
 from __future__ import annotations
