@@ -11,7 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DataError, Feeds, Interpreter, Samples, UsageError, describe, is_float, set_range
+from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
+from mulshift.passes.masks import is_masked
 from mulshift.passes.observers import BINS, METHODS, Histogram, percentile
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ EXTREMES = "mulshift.extremes"
 class Calibrate(Pass):
     """Write `mulshift.range` (the range to quantize) and the exact extremes on every float activation.
 
+    A value that a mask drives towards minus infinity gets no range and stays float.
     One pass over the samples; a value is kept as a histogram of fixed size, so memory does not grow with their number.
 
     Attributes:
@@ -52,9 +55,13 @@ class Calibrate(Pass):
         self._check_options()
         seen: dict[ir.Value, Histogram] = {}
         methods: dict[ir.Value, str] = {}
+        masked: dict[ir.Value, None] = {}
 
         def observe(value: ir.Value, tensor: torch.Tensor) -> None:
             if not tensor.is_floating_point():
+                return
+            if is_masked(value, tensor, masked):
+                masked[value] = None
                 return
             if value not in seen:
                 seen[value] = Histogram(self.bins)
@@ -65,8 +72,10 @@ class Calibrate(Pass):
 
         self._run(model, observe)
         for value, histogram in seen.items():
-            if histogram.low <= histogram.high:
+            if histogram.low <= histogram.high and value not in masked:
                 self._annotate(value, histogram, methods[value])
+        for value in masked:
+            self._keep_float(value)
 
     def _run(self, model: ir.Model, observe: Callable[[ir.Value, torch.Tensor], None]) -> None:
         import torch
@@ -91,6 +100,12 @@ class Calibrate(Pass):
         value.metadata_props[EXTREMES] = json.dumps([histogram.low, histogram.high])
         if dict(value.metadata_props) != before:
             self.changed(str(value.name), f"range [{low:.6g}, {high:.6g}] ({method})")
+
+    def _keep_float(self, value: ir.Value) -> None:
+        node = value.producer()
+        assert node is not None
+        node.metadata_props[FLOAT_REASON] = "a mask drives it towards minus infinity"
+        self.skipped(node, f"'{value.name}' gets no range: a mask drives it towards minus infinity")
 
     def _method(self, value: ir.Value) -> str:
         node = value.producer()

@@ -24,6 +24,7 @@ from mulshift.ir import (
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import get_extremes
 from mulshift.passes.formats import SPECS, Formats, Planner
+from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
 from mulshift.passes.quant_rules import (
     Ask,
@@ -105,7 +106,7 @@ class InsertFakeQuant(Pass):
             raise UsageError("insert-fake-quant", f"no node '{sorted(unknown)[0]}' to skip", "see `mulshift inspect`")
 
     def _rule(self, node: ir.Node) -> Rule | None:
-        return None if node.name in self.skip else rule_of(node)
+        return None if node.name in self.skip or asked_to_stay(node) else rule_of(node)
 
     def _planner(self) -> Planner:
         ours = self.target == "integer"

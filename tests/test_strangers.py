@@ -140,7 +140,7 @@ def test_a_mask_through_the_interchange_form() -> None:
 @pytest.mark.parametrize("kind", ["float16", "double", "bfloat16"])
 def test_other_floating_point_types_become_float32(kind: str) -> None:
     code = {"float16": 10, "double": 11, "bfloat16": 16}[kind]
-    text = f"""{HEAD} g ({kind}[1, 4] x) => ({kind}[1, 3] y) {{
+    text = f"""{HEAD.replace("13", "21").replace("8,", "10,")} g ({kind}[1, 4] x) => ({kind}[1, 3] y) {{
         a = Gemm (x, w)
         b = Relu (a)
         c = Cast <to = 1> (b)
@@ -161,3 +161,26 @@ def test_other_floating_point_types_become_float32(kind: str) -> None:
     assert _islands(compiled) == []
     assert _close(compiled)
     assert compiled.run(feeds[0])["y"].dtype == np.float32
+
+
+@pytest.mark.parametrize("low", ["-inf", "-3.4e38", "-10000"])
+def test_a_mask_before_a_softmax_stays_float(low: str) -> None:
+    text = f"""{HEAD} g (float[1, 6] x, bool[1, 6] m) => (float[1, 6] y) {{
+        s = Gemm (x, w)
+        mask = Where (m, zero, low)
+        a = Add (s, mask)
+        y = Softmax (a)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    constants = {"w": _weights(6, 6), "zero": np.float32(0), "low": np.float32(float(low))}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())
+    rng = np.random.default_rng(1)
+    keep = np.array([[True, True, False, True, False, True]])
+    feeds = [{"x": rng.standard_normal((1, 6)).astype(np.float32), "m": keep} for _ in range(4)]
+    for target in ("onnxruntime", "onnxruntime-qdq"):
+        compiled = mulshift.compile(model, feeds, recipe="int8-fast", target=target)
+        assert _close(compiled)
+        assert [y.float_reason for y in compiled.report.layers if y.op == "Add"] == [
+            "a mask drives it towards minus infinity"
+        ]
+        assert (compiled.run(feeds[0])["y"][~keep] == 0).all()
