@@ -55,8 +55,9 @@ def test_every_pass_is_listed_with_its_contract() -> None:
     assert listed == {name: str(cls.contract) for name, cls in PASSES.items()}
 
 
-def test_every_recipe_is_listed() -> None:
-    assert re.findall(r"^- `([\w-]+)`", _text("docs/passes.md"), re.MULTILINE) == recipe_names()
+def test_every_recipe_is_listed_with_its_description() -> None:
+    listed = dict(re.findall(r"^- `([\w-]+)`: (.*)$", _text("docs/passes.md"), re.MULTILINE))
+    assert listed == {name: load_recipe(name).description for name in recipe_names()}
 
 
 def test_the_recipe_shown_is_one(tmp_path: Path) -> None:
