@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, constant, rank
+from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, constant, rank, scalar, sole_user
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
 from mulshift.passes.twins import float_twin, frozen_twin, replace_initializer
@@ -23,12 +24,14 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
 @dataclass
 class CorrectBias(Pass):
-    """`bias_c -= E[quantized output_c] - E[float output_c]`, layer by layer, with quantized inputs.
+    """`bias_c -= E[quantized output_c - float output_c]`, layer by layer, with quantized inputs.
 
-    The empirical variant of Nagel et al. 2019 (section 4.2), also Finkelstein et al. 2019. One pass over the samples:
-    the float and the quantized graph run side by side on each, and each layer's quantized output is corrected by the
-    mean error so far before the next layer sees it, so that every layer is measured behind corrected ones. A channel's
-    correction shrinks by the share of it that is sampling noise (James and Stein 1961). Memory is that of one sample.
+    The empirical variant of Nagel et al. 2019 (section 4.2), also Finkelstein et al. 2019, with three refinements.
+    Where a Relu or Clip follows alone, the mean is over the positions at which the float output lies between its
+    bounds: elsewhere the error goes nowhere. One pass over the samples: both graphs run side by side on each, and each
+    layer's quantized output is corrected by the mean error so far before the next layer sees it, so that every layer
+    is measured behind corrected ones. A channel's correction shrinks by the share of it that is sampling noise (James
+    and Stein 1961). Memory is that of one sample.
 
     Attributes:
         samples: feeds of the graph inputs; iterated once.
@@ -47,13 +50,15 @@ class CorrectBias(Pass):
         layers = {str(n.outputs[0].name): n for n in model.graph if self._correctable(n)}
         if not layers:
             return
-        errors = {name: RunningMean() for name in layers}
-        exact, quantized = Interpreter(float_twin(model)), Interpreter(frozen_twin(model))
+        errors = {name: MeanError() for name in layers}
+        twin = float_twin(model)
+        windows = {str(n.outputs[0].name): _window(n) for n in twin.graph if n.outputs[0].name in layers}
+        exact, quantized = Interpreter(twin), Interpreter(frozen_twin(model))
         total = len(self.samples) if isinstance(self.samples, Sized) else None
         done = 0
         for feeds in self.samples:
             check_feeds(model.graph, feeds, f"calibration sample {done}")
-            _measure(exact, quantized, feeds, layers, errors)
+            _measure(exact, quantized, feeds, windows, errors)
             done += 1
             if self.progress is not None:
                 self.progress(done, total)
@@ -78,9 +83,9 @@ class CorrectBias(Pass):
             return False
         return True
 
-    def _absorb(self, graph: ir.Graph, node: ir.Node, error: RunningMean) -> None:
+    def _absorb(self, graph: ir.Graph, node: ir.Node, error: MeanError) -> None:
         mean = error.shrunken()
-        if mean is None or not mean.any():
+        if not mean.any():
             return
         old = node.inputs[2] if len(node.inputs) > 2 else None
         bias = constant(old)
@@ -94,70 +99,93 @@ class CorrectBias(Pass):
 
 
 @dataclass
-class RunningMean:
-    """Mean over samples of the errors of a layer's channels, and how far it can be trusted.
+class MeanError:
+    """Mean error of a layer's channels over samples, and how far it can be trusted.
 
-    Attributes:
-        count: samples so far.
-        mean: [channels], None before the first.
-        spread: sum of squared deviations from the mean (Welford).
+    Each sample brings, per channel, the sum of its errors e_i and the number n_i of positions summed.
+    `mean = sum e / sum n`; its variance is that of a ratio, `sum (e_i - mean n_i)^2 / (sum n)^2`.
     """
 
     count: int = 0
-    mean: Array | None = None
-    spread: Array | None = None
+    _sums: dict[str, Array] = field(default_factory=dict)
 
-    def add(self, value: Array) -> Array:
+    def add(self, error: Array, positions: Array) -> Array:
         """Take one sample in and return the mean so far."""
         self.count += 1
-        if self.mean is None or self.spread is None:
-            self.mean, self.spread = value, np.zeros_like(value)
-            return value
-        before = value - self.mean
-        self.mean = self.mean + before / self.count
-        self.spread = self.spread + before * (value - self.mean)
+        new = {"e": error, "n": positions, "ee": error**2, "en": error * positions, "nn": positions**2}
+        self._sums = {k: v + self._sums.get(k, 0.0) for k, v in new.items()}
         return self.mean
 
-    def shrunken(self) -> Array | None:
-        """The mean times `max(0, 1 - e^2 / mean^2)`, e its standard error: what is noise is not corrected (Stein)."""
-        if self.mean is None or self.spread is None or self.count < 2:
-            return self.mean
-        noise = self.spread / (self.count - 1) / self.count
-        square = np.maximum(self.mean**2, np.finfo(np.float64).tiny)
-        return np.asarray(self.mean * np.maximum(0.0, 1.0 - noise / square))
+    @property
+    def mean(self) -> Array:
+        """[channels]; 0 where no position was seen."""
+        return np.asarray(self._sums["e"] / np.maximum(self._sums["n"], 1.0))
+
+    def shrunken(self) -> Array:
+        """The mean times `max(0, 1 - variance / mean^2)`; of a single sample the mean itself."""
+        mean, s = self.mean, self._sums
+        if self.count < 2:
+            return mean
+        spread = s["ee"] - 2 * mean * s["en"] + mean**2 * s["nn"]
+        variance = np.maximum(spread, 0.0) / np.maximum(s["n"], 1.0) ** 2 * (self.count / (self.count - 1))
+        return np.asarray(mean * np.maximum(0.0, 1.0 - variance / np.maximum(mean**2, np.finfo(np.float64).tiny)))
+
+
+Window: TypeAlias = tuple[float, float]
+
+
+def _window(node: ir.Node) -> Window | None:
+    """The open interval that a Relu or Clip, sole reader of the output, lets through; None if there is none."""
+    user = sole_user(node.outputs[0])
+    if user is None or user.domain not in ("", "ai.onnx") or user.op_type not in ("Relu", "Clip"):
+        return None
+    if user.op_type == "Relu":
+        return 0.0, math.inf
+    bounds = [*user.inputs[1:], None, None][:2]
+    if any(b is not None and scalar(b) is None for b in bounds):
+        return None
+    low, high = (scalar(b) for b in bounds)
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _measure(
     exact: Interpreter,
     quantized: Interpreter,
     feeds: Feeds,
-    layers: Mapping[str, ir.Node],
-    errors: Mapping[str, RunningMean],
+    windows: Mapping[str, Window | None],
+    errors: Mapping[str, MeanError],
 ) -> None:
     """Run one sample through both graphs and update the errors."""
     import torch
 
-    means: dict[str, Array] = {}
+    seen: dict[str, tuple[torch.Tensor | None, Array, Array]] = {}
 
     def note(value: ir.Value, tensor: torch.Tensor) -> None:
-        if value.name in layers:
-            means[str(value.name)] = _channel_mean(tensor)
+        name = str(value.name)
+        if name not in windows:
+            return
+        window = windows[name]
+        mask = None if window is None else (tensor > window[0]) & (tensor < window[1])
+        seen[name] = (mask, *_channel_sums(tensor, mask))
 
     def correct(value: ir.Value, tensor: torch.Tensor) -> torch.Tensor | None:
-        if value.name not in layers:
-            return None
         name = str(value.name)
-        error = _channel_mean(tensor) - means.pop(name)
-        mean = errors[name].add(error)
-        shape = [-1] + [1] * (tensor.ndim - 2)
-        return tensor - torch.from_numpy(mean.astype(np.float32)).reshape(shape)
+        if name not in windows:
+            return None
+        mask, expected, positions = seen.pop(name)
+        mean = errors[name].add(_channel_sums(tensor, mask)[0] - expected, positions)
+        return tensor - torch.from_numpy(mean.astype(np.float32)).reshape([-1] + [1] * (tensor.ndim - 2))
 
     with torch.no_grad():
         exact.run(feeds, note)
         quantized.run(feeds, correct)
 
 
-def _channel_mean(tensor: torch.Tensor) -> Array:
-    """Mean over all axes but 1, the channels, in float64."""
+def _channel_sums(tensor: torch.Tensor, mask: torch.Tensor | None) -> tuple[Array, Array]:
+    """Sum and number of the masked elements of each channel (axis 1), float64."""
     axes = [a for a in range(tensor.ndim) if a != 1]
-    return np.asarray(tensor.mean(dim=axes).double().numpy())
+    if mask is None:
+        positions = np.full(tensor.shape[1], tensor.numel() / max(tensor.shape[1], 1))
+        return np.asarray(tensor.sum(dim=axes).double().numpy()), positions
+    sums, number = (tensor * mask).sum(dim=axes), mask.sum(dim=axes)
+    return np.asarray(sums.double().numpy()), np.asarray(number.double().numpy())

@@ -9,7 +9,7 @@ from float_graphs import graph, random
 
 from mulshift.ir import Array, DataError, Feeds, Interpreter, constant
 from mulshift.passes.calibrate import Calibrate
-from mulshift.passes.correct_bias import CorrectBias, RunningMean
+from mulshift.passes.correct_bias import CorrectBias, MeanError
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.twins import float_twin, frozen_twin
@@ -145,14 +145,40 @@ def test_bad_samples_get_one_line() -> None:
 
 def test_noise_is_not_corrected() -> None:
     rng = np.random.default_rng(0)
-    errors = RunningMean()
+    errors = MeanError()
     for _ in range(50):
-        errors.add(np.asarray([0.0, 10.0]) + rng.standard_normal(2))
-    found = errors.shrunken()
-    assert found is not None
-    assert errors.mean is not None
-    assert abs(found[0]) < abs(errors.mean[0])
-    assert 0.99 * errors.mean[1] < found[1] < errors.mean[1]
+        positions = rng.integers(1, 5, 2).astype(np.float64)
+        errors.add((np.asarray([0.0, 10.0]) + rng.standard_normal(2)) * positions, positions)
+    assert abs(errors.shrunken()[0]) < abs(errors.mean[0])
+    assert 0.99 * errors.mean[1] < errors.shrunken()[1] < errors.mean[1]
+    assert errors.mean[1] == pytest.approx(10.0, abs=0.5)  # standard error 1 / sqrt(50) = 0.14
+
+
+def test_a_channel_never_seen_is_not_corrected() -> None:
+    errors = MeanError()
+    for _ in range(3):
+        errors.add(np.asarray([0.0, 2.0]), np.asarray([0.0, 4.0]))
+    np.testing.assert_array_equal(errors.shrunken(), [0.0, 0.5])
+
+
+@pytest.mark.parametrize("clamp", ["Relu (a)", "Clip (a, low, high)", "Clip (a, , high)"])
+def test_behind_a_clamp_only_what_passes_it_counts(clamp: str) -> None:
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, 6, 6, 6] y) {{ a = Conv (x, w2, b2) y = {clamp} }}"
+    bounds = {"low": np.asarray(-0.2, np.float32), "high": np.asarray(0.1, np.float32)}
+    weights = WEIGHTS | {k: v for k, v in bounds.items() if k in clamp}
+    (data,) = samples(1)
+    m = graph(text, {k: v for k, v in weights.items() if k in text})
+    plain = Interpreter(m).run(data, outputs=["a"])["a"].numpy()
+    Calibrate(samples=[data])(m)
+    InsertFakeQuant(weight_bits=4)(m)
+    error = Interpreter(m).run(data, outputs=["a"])["a"].numpy() - plain
+    CorrectBias(samples=[data])(m)
+    low = 0.0 if "Relu" in clamp else -0.2 if "low" in clamp else -np.inf
+    passes = (plain > low) & (plain < (np.inf if "Relu" in clamp else 0.1))
+    expected = (error * passes).sum(axis=(0, 2, 3)) / np.maximum(passes.sum(axis=(0, 2, 3)), 1)
+    assert 0 < passes.mean() < 1
+    # float32 sums of 144 terms
+    np.testing.assert_allclose(WEIGHTS["b2"] - bias(m, "a"), expected, rtol=0, atol=1e-5)
 
 
 def test_the_twins_are_the_float_graph_and_the_quantized_one() -> None:
