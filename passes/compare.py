@@ -79,11 +79,11 @@ class Sqnr:
 
     def add(self, expected: Array, got: Array) -> None:
         """Count one pair of equal shape; positions where the reference is not finite are left out."""
-        wide = expected.astype(np.float64).reshape(-1)
-        error = wide - got.astype(np.float64).reshape(-1)
-        finite = np.isfinite(wide)
-        self.signal += float(np.dot(wide[finite], wide[finite]))
-        self.noise += float(np.dot(error[finite], error[finite]))
+        finite = np.isfinite(expected)
+        wide = expected[finite].astype(np.float64)
+        error = wide - got[finite].astype(np.float64)
+        self.signal += float(np.dot(wide, wide))
+        self.noise += float(np.dot(error, error))
 
     @property
     def db(self) -> float | None:

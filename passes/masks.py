@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 MASK = -1e4
-"""The mildest number in use to rule an element out of a softmax (BERT's); others are -1e9, float32's lowest and -inf."""
+"""The mildest number that rules an element out of a softmax (BERT's); others are -1e9, float32's lowest and -inf."""
 
 _CARRIERS = frozenset(
     """

@@ -184,3 +184,16 @@ def test_a_mask_before_a_softmax_stays_float(low: str) -> None:
             "a mask drives it towards minus infinity"
         ]
         assert (compiled.run(feeds[0])["y"][~keep] == 0).all()
+
+
+def test_no_integer_is_not_a_number() -> None:
+    text = f"""{HEAD} g (float[n, 6] x) => (float[n, 6] y) <float zero = {{0}}> {{
+        s = Gemm (x, w)
+        p = Softmax (s)
+        bad = IsNaN (p)
+        safe = Where (bad, zero, p)
+        y = MatMul (safe, w)
+    }}"""
+    compiled = _compile(text, {"w": _weights(6, 6)}, {"x": (1, 6)})
+    assert "IsNaN" not in _islands(compiled)
+    assert _close(compiled)

@@ -1,4 +1,4 @@
-"""Comparisons of integer tensors: with a constant by table, of two activations at one quantization."""
+"""Comparisons of integer tensors: with a constant by table, of two activations at one quantization, with NaN."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+NEVER = ("IsNaN", "IsInf")
+"""What no integer is."""
 _BOOLEAN = QParams(np.asarray(1.0), np.asarray(0), ACTIVATION_U8)
 
 
@@ -28,6 +30,17 @@ def compare(low: Lowering, node: ir.Node) -> None:
         return
     if made is not None:
         low.replaced[node.outputs[0]] = made
+
+
+def never(low: Lowering, node: ir.Node) -> None:
+    """False everywhere, in the shape of an input that is integers; torch's attention asks its softmax for NaN."""
+    held = low.lookup(node.inputs[0])
+    if held is None:
+        return
+    y = node.outputs[0]
+    shape = low.standard("Shape", [held.value], {}, ir.DataType.INT64)
+    false = low.const(f"{y.name}.false", np.asarray(False))
+    low.replaced[y] = low.standard("Expand", [false, shape], {}, ir.DataType.BOOL, y.shape)
 
 
 def _with_constant(low: Lowering, node: ir.Node) -> ir.Value | None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import ACTIVATION_U8, QParams, QuantSpec, constant, set_qparams, users
-from mulshift.passes.integer.compare import COMPARISONS, compare
+from mulshift.passes.integer.compare import COMPARISONS, NEVER, compare, never
 from mulshift.passes.integer.forms import Mover, NoFormError, Quantized
 from mulshift.passes.integer.linear import accumulate
 from mulshift.passes.integer.lowering import Lowering
@@ -37,6 +37,9 @@ def walk(low: Lowering) -> None:
             _order(low, node)
         elif node.op_type in COMPARISONS:
             _compare(low, node)
+        elif node.op_type in NEVER:
+            with low.writing(node):
+                never(low, node)
         elif (mover := low.mover_of(node)) is not None:
             _move(low, node, mover)
     low.anchor = None
