@@ -16,6 +16,7 @@ from mulshift.backends.verify import Verified, verify_integer
 from mulshift.backends.verify_qdq import verify_qdq
 from mulshift.data import example_inputs as first_sample
 from mulshift.data import input_specs, open_samples
+from mulshift.determinism import one_torch_thread
 from mulshift.image_input import ImageInput, adapter
 from mulshift.ir import DataError, Feeds, Level, Samples, Target, UnsupportedError, UsageError, load
 from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, versions
@@ -137,12 +138,13 @@ def compile(
     imported = load(model, _examples(model, example_inputs, calibration), dynamic_shapes)
     samples = HashedSamples(open_samples(calibration, input_specs(imported)))
     _check_first(imported, samples)
-    result = Pipeline(steps).run(
-        imported, samples, target=_FORM[row.level], seed=seed, adapt=adapter(input_image), progress=progress
-    )
-    if float_islands == "forbid":
-        _forbid_islands(result.model)
-    return _finish(imported, result, samples, steps, row, options, sources, folder, progress)
+    with one_torch_thread():
+        result = Pipeline(steps).run(
+            imported, samples, target=_FORM[row.level], seed=seed, adapt=adapter(input_image), progress=progress
+        )
+        if float_islands == "forbid":
+            _forbid_islands(result.model)
+        return _finish(imported, result, samples, steps, row, options, sources, folder, progress)
 
 
 def _finish(

@@ -52,7 +52,7 @@ class RoundWeights(Pass):
     name: ClassVar[str] = "round-weights"
     contract: ClassVar[Contract] = Contract.LOSSY
     samples: Samples = ()
-    max_samples: int = 64
+    max_samples: int = 48
     positions: int = 128
     damping: float = 0.01
     progress: Callable[[int, int | None], None] | None = None
