@@ -50,7 +50,8 @@ def float_nodes(model: ir.Model) -> list[ir.Node]:
     A node counts if it makes a float, or reads one that is not constant (the scales of a Resize are a constant), also
     inside its subgraphs.
     """
-    return [node for node in model.graph if node.op_type not in _BORDER and _computes_float(node)]
+    idle = _BORDER | {"Constant"}
+    return [node for node in model.graph if node.op_type not in idle and _computes_float(node)]
 
 
 def _computes_float(node: ir.Node) -> bool:

@@ -86,6 +86,15 @@ def test_graphs_with_little_in_them(body: str, outputs: str) -> None:
     np.testing.assert_array_equal(made.get("x", x), x)
 
 
+def test_a_constant_output_is_no_island() -> None:
+    text = f"""{HEAD} g (float[1, 4] x) => (float[1, 3] y, float[2] k) {{
+        y = Gemm (x, w)
+        k = Constant <value = float[2] {{1.5, 2.5}}> ()
+    }}"""
+    compiled = _compile(text, {"w": _weights(4, 3)}, {"x": (1, 4)}, float_islands="forbid")
+    assert compiled.run({"x": np.zeros((1, 4), np.float32)})["k"].tolist() == [1.5, 2.5]
+
+
 def test_gather_of_a_vector_at_a_number() -> None:
     text = f"""{HEAD} g (float[1, n] x) => (float[1, 1] y) <int64 one = {{1}}, int64[1] ax = {{0}}> {{
         s = Shape (x)
