@@ -34,6 +34,7 @@ def lower(model: ir.Model, target: Target) -> Artifact:
         set_origin(node, origin(node))
     made = _FORMS[target.name](copy)
     RemoveUnusedFunctionsPass()(made)  # type: ignore[no-untyped-call]
+    ir.external_data.load_to_model(made)  # weights of float islands: an artifact must not point into the user's files
     return Artifact(clean(made), target)
 
 
