@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +175,8 @@ def main() -> int:
     options = parser.parse_args()
     if models.available():
         raise SystemExit(models.available())
+    logging.disable(logging.WARNING)  # torch's exporter speaks of torchvision and of its own future
+    warnings.filterwarnings("ignore")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="main-job-") as folder:
         cases = [prepare(name, Path(folder), options.quick) for name in ("efficientnet-lite0", "resnet20")]
