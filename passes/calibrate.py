@@ -154,6 +154,11 @@ def check_feeds(graph: ir.Graph, feeds: Feeds, where: str) -> None:
             raise DataError(where, f"'{name}' holds NaN or infinity", "clean the data")
 
 
+def batch_rows(feeds: Feeds) -> int:
+    """Length of the longest first axis of a sample: how many images, sentences, ... it holds."""
+    return max((len(a) for a in feeds.values() if np.ndim(a)), default=1)
+
+
 def _fits(shape: tuple[int, ...], expected: ir.Shape | None) -> bool:
     if expected is None:
         return True

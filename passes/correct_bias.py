@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, constant, rank, scalar, sole_user
+from mulshift.ir import Array, DataError, Feeds, Interpreter, Samples, UsageError, constant, rank, scalar, sole_user
 from mulshift.passes.base import Contract, Pass
-from mulshift.passes.calibrate import check_feeds
+from mulshift.passes.calibrate import batch_rows, check_feeds
 from mulshift.passes.twins import float_twin, frozen_twin, replace_initializer
 
 if TYPE_CHECKING:
@@ -34,19 +34,24 @@ class CorrectBias(Pass):
     and Stein 1961). Memory is that of one sample.
 
     Attributes:
-        samples: feeds of the graph inputs; iterated once.
+        samples: feeds of the graph inputs; iterated once, until `max_samples` rows of the batch axis are seen.
+        max_samples: see there.
         progress: called with (samples done, their number or None) after each.
 
     Raises:
         DataError: no samples, or samples that do not fit the graph.
+        UsageError: max_samples below 1.
     """
 
     name: ClassVar[str] = "correct-bias"
     contract: ClassVar[Contract] = Contract.LOSSY
     samples: Samples = ()
+    max_samples: int = 64
     progress: Callable[[int, int | None], None] | None = None
 
     def rewrite(self, model: ir.Model) -> None:
+        if self.max_samples < 1:
+            raise UsageError("correct-bias", f"max_samples is {self.max_samples}", "give at least 1")
         layers = {str(n.outputs[0].name): n for n in model.graph if self._correctable(n)}
         if not layers:
             return
@@ -55,13 +60,15 @@ class CorrectBias(Pass):
         windows = {str(n.outputs[0].name): _window(n) for n in twin.graph if n.outputs[0].name in layers}
         exact, quantized = Interpreter(twin), Interpreter(frozen_twin(model))
         total = len(self.samples) if isinstance(self.samples, Sized) else None
-        done = 0
+        done = seen = 0
         for feeds in self.samples:
             check_feeds(model.graph, feeds, f"calibration sample {done}")
             _measure(exact, quantized, feeds, windows, errors)
-            done += 1
+            done, seen = done + 1, seen + batch_rows(feeds)
             if self.progress is not None:
                 self.progress(done, total)
+            if seen >= self.max_samples:
+                break
         if not done:
             raise DataError("calibration data", "holds no sample", "give at least one")
         for name, node in layers.items():

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from mulshift.ir import Array, DataError, Interpreter, QParams, Samples, UsageError, constant
 from mulshift.passes.base import Contract, Pass
-from mulshift.passes.calibrate import check_feeds
+from mulshift.passes.calibrate import batch_rows, check_feeds
 from mulshift.passes.lattice import output_error, round_to_grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
@@ -102,7 +102,7 @@ class RoundWeights(Pass):
         with torch.no_grad():
             for feeds in self.samples:
                 check_feeds(model.graph, feeds, f"calibration sample {done}")
-                rows = max((len(a) for a in feeds.values() if np.ndim(a)), default=1)
+                rows = batch_rows(feeds)
                 interpreter.run(feeds, observe)
                 done, seen = done + 1, seen + rows
                 if self.progress is not None:

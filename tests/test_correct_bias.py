@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from float_graphs import graph, random
 
-from mulshift.ir import Array, DataError, Feeds, Interpreter, constant
+from mulshift.ir import Array, DataError, Feeds, Interpreter, UsageError, constant
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.correct_bias import CorrectBias, MeanError
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
@@ -141,6 +141,14 @@ def test_bad_samples_get_one_line() -> None:
         CorrectBias()(qdq())
     with pytest.raises(DataError, match="'x' has shape"):
         CorrectBias(samples=[{"x": random((4, 5, 6, 6))}])(qdq())
+
+
+def test_it_stops_when_it_has_seen_enough() -> None:
+    seen: list[int] = []
+    CorrectBias(samples=samples(), max_samples=9, progress=lambda done, total: seen.append(done))(qdq())
+    assert seen == [1, 2, 3]  # four rows of the batch axis each
+    with pytest.raises(UsageError):
+        CorrectBias(samples=samples(), max_samples=0)(qdq())
 
 
 def test_noise_is_not_corrected() -> None:
