@@ -13,11 +13,10 @@ import pydantic
 from mulshift.backends import Artifact
 from mulshift.backends.verify import Verified
 from mulshift.ir import constant, describe, get_qparams, origin
-from mulshift.ir.levels import float_nodes
+from mulshift.ir.levels import BOUND, FLOAT_REASON, WIDTH, float_nodes
 from mulshift.measure import Measured
 from mulshift.passes.pipeline import PassRecord
 
-FLOAT_REASON, BOUND, WIDTH = "mulshift.float_reason", "mulshift.accumulator_bound", "mulshift.width"
 _BORDER = ("QuantizeLinear", "DequantizeLinear")
 
 

@@ -21,6 +21,7 @@ from mulshift.ir import (
     set_level,
     sole_user,
 )
+from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import get_extremes
 from mulshift.passes.formats import SPECS, Formats, Planner
@@ -40,8 +41,6 @@ from mulshift.passes.quant_rules import (
     rule_of,
 )
 from mulshift.passes.scales import activation_qparams, weight_qparams
-
-FLOAT_REASON = "mulshift.float_reason"
 
 
 @dataclass

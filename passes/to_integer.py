@@ -13,10 +13,11 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from mulshift.ir import Level, UnsupportedError, UsageError, attach, describe, get_level, set_level
+from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.integer import MOVERS, RULES
 from mulshift.passes.integer.finish import finish
-from mulshift.passes.integer.forms import FLOAT_REASON, FREE
+from mulshift.passes.integer.forms import FREE
 from mulshift.passes.integer.lowering import ASSUMES, Lowering
 from mulshift.passes.integer.walk import walk
 

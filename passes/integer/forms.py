@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnx_ir as ir
 
 from mulshift.ir import QParams
+from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.integer.quantization import storage
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
 FREE = 2.0**-6
 """A shortened mantissa costs nothing if it moves no result by more than this part of a step."""
-
-
-FLOAT_REASON = "mulshift.float_reason"
-"""Why a node stays float, in its `metadata_props`; a pass before this one may have left it there on request."""
 
 
 def asked_to_stay(node: ir.Node) -> str:

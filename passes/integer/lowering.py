@@ -24,6 +24,7 @@ from mulshift.ir import (
     inherit_origin,
     set_qparams,
 )
+from mulshift.ir.levels import BOUND, WIDTH
 from mulshift.passes.integer.clamp import strip_clamps
 from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule, asked_to_stay
@@ -31,8 +32,6 @@ from mulshift.passes.integer.quantization import storage, to_signed, to_unsigned
 from mulshift.passes.integer.scales import Width, identity_dyadic, requantization
 from mulshift.passes.integer.tables import table
 
-BOUND = "mulshift.accumulator_bound"
-WIDTH = "mulshift.width"
 ASSUMES = "mulshift.assumes"
 
 
