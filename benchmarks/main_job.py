@@ -59,7 +59,9 @@ def prepare(name: str, folder: Path, quick: bool) -> Files:
     np.save(files.path("scored.npy"), case.scored[:count])
     example = (torch.from_numpy(case.calibration[:2]),)
     shapes = [{0: torch.export.Dim("batch")}]
-    torch.onnx.export(case.module, example, files.path("model.onnx"), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    # One file: not every peer finds weights that lie in another.
+    options = {"dynamo": True, "dynamic_shapes": shapes, "external_data": False, "verbose": False}
+    torch.onnx.export(case.module, example, files.path("model.onnx"), **options)
     return files
 
 
