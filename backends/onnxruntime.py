@@ -16,7 +16,7 @@ from mulshift.backends.qdq import freeze
 from mulshift.ir import ModelError, Target, attach, origin, set_origin
 
 _OLD_IR_VERSION, _OLD_OPSET = 10, 22
-"""What ONNX Runtime 1.20 reads; newer opsets need a newer runtime anyway."""
+"""What ONNX Runtime 1.21 reads, the oldest that runs our artifacts; newer opsets need a newer runtime anyway."""
 _REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
 _OURS = "mulshift."
 _PRODUCER = "mulshift"
