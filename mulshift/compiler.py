@@ -125,7 +125,7 @@ def compile(
         float_islands: "report" lists what has no integer form, "forbid" makes it an error.
         input_image: take uint8 images and fold the preprocessing in.
         verify_samples: calibration samples that verification and SQNR run.
-        sources: what to record in the lock for `replay`.
+        sources: what to record in the lock for `replay`; None records model and calibration data given as paths.
         progress: `progress(stage, done, total or None)`.
 
     Raises:
@@ -144,7 +144,8 @@ def compile(
         )
         if float_islands == "forbid":
             _forbid_islands(result.model)
-        return _finish(imported, result, samples, steps, row, options, sources, folder, progress)
+        found = sources or _paths(model, calibration)
+        return _finish(imported, result, samples, steps, row, options, found, folder, progress)
 
 
 def _finish(
@@ -154,7 +155,7 @@ def _finish(
     recipe: Recipe,
     row: Target,
     options: Options,
-    sources: Sources | None,
+    sources: Sources,
     folder: Path | None,
     progress: Progress,
 ) -> Compiled:
@@ -172,7 +173,7 @@ def _finish(
     facts = Facts(recipe.name, imported, after, artifact, len(data), result.records, measured, verified)
     report = make_report(facts)
     lock = Lock(
-        sources=sources or Sources(),
+        sources=sources,
         model_sha256=model_sha256(imported),
         calibration_sha256=samples.sha256(),
         recipe=recipe.text(),
@@ -195,6 +196,14 @@ def _write(
         write_text(staging / REPORT_FILE, report.text())
         write_text(staging / LOCK_FILE, lock.text())
         write_text(staging / TIMING_FILE, json.dumps([[name, round(s, 3)] for name, s in seconds]) + "\n")
+
+
+def _paths(model: Any, calibration: Any) -> Sources:
+    """What `replay` can find again by itself: paths and `module:function`, not objects of this process."""
+    return Sources(
+        model=str(model) if isinstance(model, str | Path) else None,
+        calibration=str(calibration) if isinstance(calibration, str | Path) else None,
+    )
 
 
 def _examples(model: Any, given: Any, calibration: Any) -> Any:

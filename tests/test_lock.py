@@ -142,3 +142,10 @@ def test_samples_are_hashed_while_they_are_read() -> None:
     swapped = HashedSamples(list(reversed(tiny.samples(2)))).sha256()
     renamed = HashedSamples([{"z": s["x"]} for s in tiny.samples(2)]).sha256()
     assert len({first, swapped, renamed, HashedSamples(tiny.samples(1)).sha256()}) == 4
+
+
+def test_paths_given_in_python_are_recorded_for_replay(folder: Path) -> None:
+    paths = str(folder / "net.onnx"), str(folder / "data.npz")
+    mulshift.compile(*paths, recipe=tiny.RECIPE, output=folder / "b")  # type: ignore[arg-type]
+    assert read_lock(folder / "b").sources == Sources(model=paths[0], calibration=paths[1])
+    assert mulshift.replay(folder / "b").same
