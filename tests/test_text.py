@@ -286,3 +286,13 @@ def test_sparse_tensors_are_refused() -> None:
     model = ir.Model(ir.Graph([], node.outputs, nodes=[node], opset_imports={"": 21}), ir_version=10)
     with pytest.raises(UnsupportedError, match="sparse_value"):
         show(model)
+
+
+def test_large_unsigned_numbers_are_not_rounded() -> None:
+    numbers = np.array([1263248596961149231, 16323401286926789520], np.uint64)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 21}, name="g")
+    graph.register_initializer(ir.Value(name="k", const_value=ir.tensor(numbers, name="k")))
+    back = parse(show(ir.Model(graph, ir_version=10)))
+    tensor = back.graph.initializers["k"].const_value
+    assert tensor is not None
+    assert np.array_equal(tensor.numpy(), numbers)

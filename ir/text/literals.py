@@ -104,6 +104,7 @@ def tensor_of(name: str, kind: ir.DataType, shape: list[int], data: list[Any] | 
         raise ValueError(f"{len(data)} elements for shape {shape}")
     if kind == ir.DataType.STRING:
         return ir.StringTensor([string_bytes(x) for x in data], name=name, shape=ir.Shape(shape))
-    wide: Any = np.float64 if kind.is_floating_point() else None
+    # Without a type numpy takes small and large unsigned numbers together for floats, and rounds them.
+    wide: Any = np.float64 if kind.is_floating_point() else np.uint64 if kind == ir.DataType.UINT64 else None
     array: Array = np.array(data, wide).reshape(shape).astype(kind.numpy())
     return ir.Tensor(array, dtype=kind, name=name)
