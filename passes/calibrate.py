@@ -15,7 +15,6 @@ from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.masks import is_masked
 from mulshift.passes.observers import BINS, METHODS, Histogram, percentile
-from mulshift.passes.quant_rules import is_fused, rule_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,7 @@ class Calibrate(Pass):
 
     Attributes:
         samples: feeds of the graph inputs; iterated once.
-        method: "min-max", "percentile", "mse" or "entropy" (`mulshift.passes.observers`). A value that is fused into a
-            Relu or Clip never becomes integers and gets its extremes, which cost nothing.
+        method: "min-max", "percentile", "mse" or "entropy" (`mulshift.passes.observers`).
         percent: share of the elements that "percentile" keeps.
         overrides: operator type, node name or value name -> method for those outputs ("inputs" for graph inputs).
         bins: histogram bins, a power of two.
@@ -112,9 +110,7 @@ class Calibrate(Pass):
     def _method(self, value: ir.Value) -> str:
         node = value.producer()
         keys = (value.name, node.name, node.op_type) if node is not None else (value.name, "inputs")
-        chosen = next((self.overrides[k] for k in map(str, keys) if k in self.overrides), None)
-        fused = node is not None and is_fused(value, rule_of(node))
-        return chosen or ("min-max" if fused else self.method)
+        return next((self.overrides[k] for k in map(str, keys) if k in self.overrides), self.method)
 
     def _check_options(self) -> None:
         for method in (self.method, *self.overrides.values()):

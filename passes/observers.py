@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 BINS = 8192
-SAMPLED = 1 << 16
-"""About how many elements of one tensor enter the histogram; larger ones are strided. The extremes see them all."""
+SAMPLED = 1 << 18
+"""Elements of one tensor that enter the histogram; larger tensors are strided. The extremes see every element."""
 _TINY = 2.0**-40
 
 
@@ -76,8 +76,7 @@ class Histogram:
         import torch
 
         flat = tensor.detach().reshape(-1)
-        stride = -(-flat.numel() // SAMPLED) | 1  # odd, so that it does not stay in a few columns of an image
-        flat = flat[::stride].to(torch.float32)
+        flat = flat[:: -(-flat.numel() // SAMPLED)].to(torch.float32)
         index = (flat * (self.bins / 2 / self.radius)).floor_().to(torch.int32).add_(self.bins // 2)
         counted = torch.bincount(index.clamp_(0, self.bins - 1), minlength=self.bins)
         return np.asarray(counted.numpy(), np.int64)
@@ -151,7 +150,7 @@ def entropy(h: Histogram, levels: int = 256) -> tuple[float, float]:
     half = h.bins // 2
     magnitude = h.counts[half:] + h.counts[:half][::-1]
     p = magnitude.reshape(min(2048, half), -1).sum(axis=1).astype(np.float64)
-    bins, levels = len(p), levels // (2 if h.low < 0 < h.high else 1)
+    bins, levels = len(p), levels // 2
     starts = range(min(levels, bins), bins + 1, max(1, bins // 128))
     best = min(starts, key=lambda t: _divergence(p, t, levels))
     threshold = best * h.radius / bins

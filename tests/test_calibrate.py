@@ -85,12 +85,8 @@ def test_ranges_lie_in_the_extremes_which_stay(method: str) -> None:
         assert extremes[0] <= found[0] < found[1] <= extremes[1]
 
 
-def test_a_value_fused_into_a_clamp_keeps_its_extremes() -> None:
-    assert calibrated(method="percentile", percent=80.0)["h"] == calibrated()["h"]
-
-
 def test_percent_is_taken() -> None:
-    narrow, wide = (calibrated(method="percentile", percent=p)["x"] for p in (80.0, 100.0))
+    narrow, wide = (calibrated(method="percentile", percent=p)["h"] for p in (80.0, 100.0))
     assert narrow is not None
     assert wide is not None
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
