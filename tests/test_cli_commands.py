@@ -169,10 +169,6 @@ def test_images(ask: Any, photos: str) -> None:
 
 
 def test_uint8_input_takes_pixels(ask: Any, photos: str) -> None:
-    from mulshift.passes import PASSES
-
-    if "fold-input" not in PASSES:
-        pytest.skip("the pass fold-input is not there yet")
     ask("compile", "rgb.onnx", "-c", photos, "-r", "recipe.yaml", "-o", "u8", "-q", "--input-uint8", *NUMBERS)
     assert "uint8" in ask("inspect", "u8", "--json")["inputs"][0]
     ask("run", "u8", "--data", photos, "-o", "u8.npz", "-q", "--image-crop", "0.5")
