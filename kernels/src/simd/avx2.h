@@ -1,0 +1,105 @@
+// Sixteen int32 lanes on AVX2; the meaning of each operation is in portable.h.
+#ifndef MULSHIFT_SRC_SIMD_AVX2_H
+#define MULSHIFT_SRC_SIMD_AVX2_H
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace mulshift {
+namespace avx2 {
+
+struct V {
+  static constexpr int lanes = 16;
+  __m256i lo, hi;
+
+  // Even and odd lanes of lo, then of hi, four int64 each.
+  struct Wide {
+    __m256i v[4];
+  };
+
+  static V set1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static V load(const int32_t* p) { return {read256(p), read256(p + 8)}; }
+  static V load(const uint8_t* p) {
+    const __m128i b = read128(p);
+    return {_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(b, b))};
+  }
+  static V load(const int8_t* p) {
+    const __m128i b = read128(p);
+    return {_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(b, b))};
+  }
+  static V load(const int16_t* p) {
+    return {_mm256_cvtepi16_epi32(read128(p)), _mm256_cvtepi16_epi32(read128(p + 8))};
+  }
+
+  void store(int32_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), lo);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), hi);
+  }
+  void store(int16_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed16()); }
+  void store(uint8_t* p) const {
+    const __m256i h = packed16();
+    write128(p, _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+  }
+  void store(int8_t* p) const {
+    const __m256i h = packed16();
+    write128(p, _mm_packs_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+  }
+
+  V operator+(V o) const { return {_mm256_add_epi32(lo, o.lo), _mm256_add_epi32(hi, o.hi)}; }
+  V operator-(V o) const { return {_mm256_sub_epi32(lo, o.lo), _mm256_sub_epi32(hi, o.hi)}; }
+  V operator*(V o) const { return {_mm256_mullo_epi32(lo, o.lo), _mm256_mullo_epi32(hi, o.hi)}; }
+  V min(V o) const { return {_mm256_min_epi32(lo, o.lo), _mm256_min_epi32(hi, o.hi)}; }
+  V max(V o) const { return {_mm256_max_epi32(lo, o.lo), _mm256_max_epi32(hi, o.hi)}; }
+  V shift_right(V c) const { return {_mm256_srav_epi32(lo, c.lo), _mm256_srav_epi32(hi, c.hi)}; }
+  static V power(V c) {
+    const __m256i one = _mm256_set1_epi32(1);
+    return {_mm256_sllv_epi32(one, c.lo), _mm256_sllv_epi32(one, c.hi)};
+  }
+
+  static Wide multiply(V a, V b) {
+    return {{_mm256_mul_epi32(a.lo, b.lo), _mm256_mul_epi32(odd(a.lo), odd(b.lo)), _mm256_mul_epi32(a.hi, b.hi),
+             _mm256_mul_epi32(odd(a.hi), odd(b.hi))}};
+  }
+  static Wide add(Wide a, Wide b) {
+    for (int i = 0; i < 4; ++i) a.v[i] = _mm256_add_epi64(a.v[i], b.v[i]);
+    return a;
+  }
+  // There is no arithmetic 64-bit shift: 2^62 goes in before a logical one and 2^(62-c) comes out after it.
+  static V round_shift(Wide x, V c, V low, V high) {
+    const __m256i even = _mm256_set1_epi64x(0xffffffff);
+    return {join(round_shift4(x.v[0], _mm256_and_si256(c.lo, even), low.lo, high.lo),
+                 round_shift4(x.v[1], odd(c.lo), odd(low.lo), odd(high.lo))),
+            join(round_shift4(x.v[2], _mm256_and_si256(c.hi, even), low.hi, high.hi),
+                 round_shift4(x.v[3], odd(c.hi), odd(low.hi), odd(high.hi)))};
+  }
+
+ private:
+  static __m256i read256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+  static __m256i odd(__m256i x) { return _mm256_srli_epi64(x, 32); }
+  static __m256i join(__m256i even, __m256i odd_lanes) {
+    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd_lanes, 32), 0xaa);
+  }
+  __m256i packed16() const { return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8); }
+  // The low half of each 64-bit lane of c, low and high counts; upper halves of c are zero.
+  static __m256i round_shift4(__m256i x, __m256i c, __m256i low, __m256i high) {
+    const __m256i one = _mm256_set1_epi64x(1), offset = _mm256_set1_epi64x(int64_t{1} << 62);
+    const __m256i half = _mm256_srli_epi64(_mm256_sllv_epi64(one, c), 1);
+    const __m256i raised = _mm256_add_epi64(_mm256_add_epi64(x, half), offset);
+    const __m256i y = _mm256_sub_epi64(_mm256_srlv_epi64(raised, c), _mm256_srlv_epi64(offset, c));
+    const __m256i l = sign_extend(low), h = sign_extend(high);
+    const __m256i above = _mm256_blendv_epi8(y, h, _mm256_cmpgt_epi64(y, h));
+    return _mm256_blendv_epi8(above, l, _mm256_cmpgt_epi64(l, above));
+  }
+  static __m256i sign_extend(__m256i x) {
+    const __m256i sign = _mm256_srai_epi32(_mm256_slli_epi64(x, 32), 31);
+    return _mm256_blend_epi32(x, sign, 0xaa);
+  }
+};
+
+}  // namespace avx2
+}  // namespace mulshift
+
+#endif

@@ -1,0 +1,95 @@
+// Sixteen int32 lanes in plain C++: the definition that every other simd/*.h must equal, lane by lane.
+//
+// `V` holds sixteen int32, `Wide` the same sixteen as int64. Kernels are templates over V, so each is written once.
+// Ranges are the caller's: 32-bit sums and products must fit (wrap-around is undefined here and proven absent).
+#ifndef MULSHIFT_SRC_SIMD_PORTABLE_H
+#define MULSHIFT_SRC_SIMD_PORTABLE_H
+
+#include <cstdint>
+#include <cstring>
+
+namespace mulshift {
+namespace portable {
+
+struct V {
+  static constexpr int lanes = 16;
+  int32_t v[16];
+
+  struct Wide {
+    int64_t v[16];
+  };
+
+  static V set1(int32_t x) {
+    V r;
+    for (int32_t& lane : r.v) lane = x;
+    return r;
+  }
+  static V load(const int32_t* p) {
+    V r;
+    std::memcpy(r.v, p, sizeof(r.v));
+    return r;
+  }
+  static V load(const uint8_t* p) { return widen(p); }
+  static V load(const int8_t* p) { return widen(p); }
+  static V load(const int16_t* p) { return widen(p); }
+
+  // The lanes must lie in the range of the element stored.
+  void store(int32_t* p) const { std::memcpy(p, v, sizeof(v)); }
+  void store(uint8_t* p) const { narrow(p); }
+  void store(int8_t* p) const { narrow(p); }
+  void store(int16_t* p) const { narrow(p); }
+
+  V operator+(V o) const { return each(o, [](int32_t a, int32_t b) { return a + b; }); }
+  V operator-(V o) const { return each(o, [](int32_t a, int32_t b) { return a - b; }); }
+  // The low 32 bits of the product; it must fit int32.
+  V operator*(V o) const { return each(o, [](int32_t a, int32_t b) { return a * b; }); }
+  V min(V o) const { return each(o, [](int32_t a, int32_t b) { return a < b ? a : b; }); }
+  V max(V o) const { return each(o, [](int32_t a, int32_t b) { return a > b ? a : b; }); }
+  // Arithmetic shift right, each lane by its own count, 0 to 31.
+  V shift_right(V counts) const { return each(counts, [](int32_t a, int32_t c) { return a >> c; }); }
+  // 2^count, count 0 to 30.
+  static V power(V counts) { return counts.each(counts, [](int32_t, int32_t c) { return int32_t{1} << c; }); }
+
+  // Exact 64-bit products.
+  static Wide multiply(V a, V b) {
+    Wide r;
+    for (int i = 0; i < 16; ++i) r.v[i] = int64_t{a.v[i]} * b.v[i];
+    return r;
+  }
+  static Wide add(Wide a, Wide b) {
+    for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+    return a;
+  }
+  // (x + 2^(c-1)) >> c, each lane by its own c, 2 to 62, clamped to [low, high]; |x| < 2^62.
+  static V round_shift(Wide x, V c, V low, V high) {
+    V r;
+    for (int i = 0; i < 16; ++i) {
+      const int64_t y = (x.v[i] + (int64_t{1} << (c.v[i] - 1))) >> c.v[i];
+      r.v[i] = y < low.v[i] ? low.v[i] : y > high.v[i] ? high.v[i] : static_cast<int32_t>(y);
+    }
+    return r;
+  }
+
+ private:
+  template <class T>
+  static V widen(const T* p) {
+    V r;
+    for (int i = 0; i < 16; ++i) r.v[i] = p[i];
+    return r;
+  }
+  template <class T>
+  void narrow(T* p) const {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<T>(v[i]);
+  }
+  template <class F>
+  V each(V o, F f) const {
+    V r;
+    for (int i = 0; i < 16; ++i) r.v[i] = f(v[i], o.v[i]);
+    return r;
+  }
+};
+
+}  // namespace portable
+}  // namespace mulshift
+
+#endif
