@@ -46,6 +46,22 @@ struct V {
     write128(p, _mm_packs_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
   }
 
+  // Saturating 16-bit steps: what they change lies outside [0, 255] on the same side.
+  struct Bytes {
+    __m256i zero_point;
+    __m128i low, high;
+    Bytes(int32_t z, int32_t l, int32_t h)
+        : zero_point(_mm256_set1_epi16(static_cast<int16_t>(z))),
+          low(_mm_set1_epi8(static_cast<char>(l))),
+          high(_mm_set1_epi8(static_cast<char>(h))) {}
+    void store(V x, uint8_t* p) const {
+      const __m256i h = _mm256_adds_epi16(_mm256_packs_epi32(x.lo, x.hi), zero_point);
+      const __m128i b = _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+      const __m128i in_order = _mm_shuffle_epi32(b, 0xd8);
+      write128(p, _mm_min_epu8(_mm_max_epu8(in_order, low), high));
+    }
+  };
+
   V operator+(V o) const { return {_mm256_add_epi32(lo, o.lo), _mm256_add_epi32(hi, o.hi)}; }
   V operator-(V o) const { return {_mm256_sub_epi32(lo, o.lo), _mm256_sub_epi32(hi, o.hi)}; }
   V operator*(V o) const { return {_mm256_mullo_epi32(lo, o.lo), _mm256_mullo_epi32(hi, o.hi)}; }

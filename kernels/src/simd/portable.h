@@ -39,6 +39,18 @@ struct V {
   void store(int8_t* p) const { narrow(p); }
   void store(int16_t* p) const { narrow(p); }
 
+  // clamp(x + zero_point, low, high) as bytes, any int32 x with x + zero_point in int32; 0 <= low <= high <= 255.
+  struct Bytes {
+    int32_t zero_point, low, high;
+    Bytes(int32_t zero_point_, int32_t low_, int32_t high_) : zero_point(zero_point_), low(low_), high(high_) {}
+    void store(V x, uint8_t* p) const {
+      for (int i = 0; i < 16; ++i) {
+        const int32_t y = x.v[i] + zero_point;
+        p[i] = static_cast<uint8_t>(y < low ? low : y > high ? high : y);
+      }
+    }
+  };
+
   V operator+(V o) const { return each(o, [](int32_t a, int32_t b) { return a + b; }); }
   V operator-(V o) const { return each(o, [](int32_t a, int32_t b) { return a - b; }); }
   // The low 32 bits of the product; it must fit int32.
