@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../dense.h"
+
 namespace mulshift {
 namespace avx2 {
 
@@ -92,6 +94,33 @@ inline void tile_u8(const char* a, size_t a_stride, const char* b, size_t k4, in
     write(acc + r * acc_stride + 8, high[r]);
   }
 }
+
+using Tile = void (*)(const char* a, size_t a_stride, const char* b, size_t k4, int32_t* acc, size_t acc_stride);
+
+constexpr size_t kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations, 1 product: all 16 registers
+constexpr Tile kTilesS16[kRows] = {tile_s16<1>, tile_s16<2>, tile_s16<3>, tile_s16<4>, tile_s16<5>, tile_s16<6>};
+constexpr Tile kTilesU8[kRows] = {tile_u8<1>, tile_u8<2>, tile_u8<3>, tile_u8<4>, tile_u8<5>, tile_u8<6>};
+
+inline void multiply_panels(Tile tile, size_t panel_bytes, const void* a, size_t a_stride, const void* b, size_t k4,
+                            size_t panels, int32_t* acc, size_t acc_stride) {
+  for (size_t p = 0; p < panels; ++p) {
+    tile(static_cast<const char*>(a), a_stride, static_cast<const char*>(b) + p * panel_bytes, k4, acc + p * kPanel,
+         acc_stride);
+  }
+}
+
+inline void multiply_s16(const void* a, size_t a_stride, const void* b, size_t k4, size_t panels, size_t rows,
+                         int32_t* acc, size_t acc_stride) {
+  multiply_panels(kTilesS16[rows - 1], k4 * 128, a, a_stride, b, k4, panels, acc, acc_stride);
+}
+
+inline void multiply_u8(const void* a, size_t a_stride, const void* b, size_t k4, size_t panels, size_t rows,
+                        int32_t* acc, size_t acc_stride) {
+  multiply_panels(kTilesU8[rows - 1], k4 * 64, a, a_stride, b, k4, panels, acc, acc_stride);
+}
+
+constexpr Dense kDense = {kRows, 2, true, expand, 2, load_row_s16, multiply_s16};
+constexpr Dense kPairSafe = {kRows, 1, false, nullptr, 1, load_row_u8, multiply_u8};
 
 }  // namespace avx2
 }  // namespace mulshift

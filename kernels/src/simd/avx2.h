@@ -73,6 +73,14 @@ struct V {
     return {_mm256_sllv_epi32(one, c.lo), _mm256_sllv_epi32(one, c.hi)};
   }
 
+  static V multiply_pair(V sum, const uint8_t* x0, const uint8_t* x1, const int16_t* w) {
+    const __m128i a = read128(x0), b = read128(x1);
+    const __m256i low = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
+    const __m256i high = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(low, read256(w))),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(high, read256(w + 16)))};
+  }
+
   static Wide multiply(V a, V b) {
     return {{_mm256_mul_epi32(a.lo, b.lo), _mm256_mul_epi32(odd(a.lo), odd(b.lo)), _mm256_mul_epi32(a.hi, b.hi),
              _mm256_mul_epi32(odd(a.hi), odd(b.hi))}};

@@ -62,6 +62,12 @@ struct V {
   // 2^count, count 0 to 30.
   static V power(V counts) { return counts.each(counts, [](int32_t, int32_t c) { return int32_t{1} << c; }); }
 
+  // sum + x0 * w[..][0] + x1 * w[..][1], w: [16][2], |w| <= 128.
+  static V multiply_pair(V sum, const uint8_t* x0, const uint8_t* x1, const int16_t* w) {
+    for (int i = 0; i < 16; ++i) sum.v[i] += x0[i] * w[2 * i] + x1[i] * w[2 * i + 1];
+    return sum;
+  }
+
   // Exact 64-bit products.
   static Wide multiply(V a, V b) {
     Wide r;

@@ -1,0 +1,243 @@
+#include "conv.h"
+
+#include <atomic>
+#include <cstring>
+
+#include "isa.h"
+
+namespace mulshift {
+
+namespace {
+
+constexpr size_t kExpandedBytes = 192 * 1024;  // of a task's weights: within the second-level cache
+constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
+
+const int8_t* column(const ConvSpec& spec, size_t group, size_t n) {
+  const size_t panels = (spec.outputs / spec.groups + kPanel - 1) / kPanel;
+  return spec.packed + ((group * panels + n / kPanel) * spec.k4() * kPanel + n % kPanel) * 4;
+}
+
+ColumnSums sums(const void* data, size_t group, size_t n) {
+  const ConvSpec& spec = *static_cast<const ConvSpec*>(data);
+  const int8_t* w = column(spec, group, n);
+  ColumnSums found = {0, 0};
+  for (size_t k = 0; k < spec.k4(); ++k, w += 4 * kPanel) {
+    for (size_t i = 0; i < 4; ++i) {
+      found.sum += w[i];
+      found.magnitude += w[i] < 0 ? -w[i] : w[i];
+    }
+  }
+  return found;
+}
+
+// Whether no two weights that vpmaddubsw adds can leave 16 bits: 255 * 128 <= 32767 on either side.
+bool pair_safe(const ConvSpec& spec) {
+  const size_t panels = (spec.outputs / spec.groups + kPanel - 1) / kPanel;
+  const size_t pairs = spec.groups * panels * spec.k4() * kPanel * 2;
+  for (size_t i = 0; i < pairs; ++i) {
+    const int a = spec.packed[2 * i], b = spec.packed[2 * i + 1];
+    const int above = (a > 0 ? a : 0) + (b > 0 ? b : 0), below = (a < 0 ? a : 0) + (b < 0 ? b : 0);
+    if (above > 128 || below < -128) return false;
+  }
+  return true;
+}
+
+size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// The i-th of `parts` nearly equal parts of [0, total).
+size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (i < total % parts ? i : total % parts); }
+
+// One call, as its tasks see it.
+struct Job {
+  const ConvSpec& spec;
+  const Dense& dense;
+  const Columns& columns;
+  const Stages& stages;
+  const Image& image;
+  const uint8_t *x, *end;
+  void *y, *q;
+  const void* r;
+  size_t out_h, out_w, rows;        // rows: all output positions
+  size_t row_blocks, panel_blocks;  // tasks = groups * panel_blocks * row_blocks
+  std::atomic<bool> failed{false};
+
+  bool is_direct() const {
+    const Window& v = spec.window;
+    return dense.element == 1 && is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0 && v.h == 1;
+  }
+  bool is_pointwise() const {
+    const Window& v = spec.window;
+    return v.h * v.w == 1 && v.stride_h * v.stride_w == 1 && !(v.pad_top + v.pad_left + v.pad_bottom + v.pad_right);
+  }
+  size_t pixel() const { return spec.groups * spec.channels; }
+};
+
+struct Position {
+  size_t image, y, x;
+};
+
+void fill(const Job& job, void* a, size_t n) {
+  if (job.dense.centred) {
+    std::memset(a, 0, n * job.dense.element);
+  } else {
+    std::memset(a, job.spec.x_zero_point, n);
+  }
+}
+
+// The k elements of one output position.
+void load_position(const Job& job, size_t group, const Position& at, char* a) {
+  const ConvSpec& spec = job.spec;
+  const Window& v = spec.window;
+  const size_t element = job.dense.element, channels = spec.channels;
+  const bool whole = v.dilation_w == 1 && spec.groups == 1;  // neighbours of a kernel row lie beside each other
+  const ptrdiff_t left = static_cast<ptrdiff_t>(at.x * v.stride_w) - static_cast<ptrdiff_t>(v.pad_left);
+  for (size_t ky = 0; ky < v.h; ++ky) {
+    const ptrdiff_t iy = static_cast<ptrdiff_t>(at.y * v.stride_h + ky * v.dilation_h) - static_cast<ptrdiff_t>(v.pad_top);
+    if (iy < 0 || iy >= static_cast<ptrdiff_t>(job.image.h)) {
+      fill(job, a, v.w * channels);
+      a += v.w * channels * element;
+      continue;
+    }
+    const uint8_t* row = job.x + (at.image * job.image.h + static_cast<size_t>(iy)) * job.image.w * job.pixel();
+    if (whole && left >= 0 && left + static_cast<ptrdiff_t>(v.w) <= static_cast<ptrdiff_t>(job.image.w)) {
+      job.dense.load_row(row + static_cast<size_t>(left) * channels, v.w * channels, job.end, spec.x_zero_point, a);
+      a += v.w * channels * element;
+      continue;
+    }
+    for (size_t kx = 0; kx < v.w; ++kx, a += channels * element) {
+      const ptrdiff_t ix = left + static_cast<ptrdiff_t>(kx * v.dilation_w);
+      if (ix < 0 || ix >= static_cast<ptrdiff_t>(job.image.w)) {
+        fill(job, a, channels);
+      } else {
+        const uint8_t* from = row + static_cast<size_t>(ix) * job.pixel() + group * channels;
+        job.dense.load_row(from, channels, job.end, spec.x_zero_point, a);
+      }
+    }
+  }
+}
+
+// a: rows of 4 * k4 elements.
+void load_tile(const Job& job, size_t group, size_t first, size_t rows, char* a, size_t stride) {
+  const ConvSpec& spec = job.spec;
+  if (job.is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0) {
+    job.dense.load_row(job.x + first * spec.channels, rows * spec.channels, job.end, spec.x_zero_point, a);
+    return;
+  }
+  size_t x = first % job.out_w, y = first / job.out_w % job.out_h, image = first / job.out_w / job.out_h;
+  for (size_t i = 0; i < rows; ++i, a += stride) {
+    load_position(job, group, {image, y, x}, a);
+    if (++x < job.out_w) continue;
+    x = 0;
+    if (++y < job.out_h) continue;
+    y = 0;
+    ++image;
+  }
+}
+
+void* offset(void* p, Type type, size_t elements) {
+  return p ? static_cast<char*>(p) + elements * size_of(type) : nullptr;
+}
+
+Epilogue epilogue_of(const Job& job, const Stages& stages, size_t group) {
+  const size_t first = group * job.columns.per_group();
+  const void* r = nullptr;
+  if (stages.add) r = static_cast<const char*>(job.r) + first * size_of(stages.add->r_type);
+  void* q = stages.again ? offset(job.q, stages.again->out.type, first) : nullptr;
+  return {&stages, offset(job.y, type_of_y(stages), first), r, q, job.spec.outputs};
+}
+
+struct Scratch {
+  Buffer a, b, acc;
+};
+thread_local Scratch scratch;
+
+void run_task(void* data, size_t task) {
+  Job& job = *static_cast<Job*>(data);
+  const ConvSpec& spec = job.spec;
+  const Dense& dense = job.dense;
+  const size_t k4 = spec.k4(), panels = job.columns.panels();
+  const size_t row_block = task % job.row_blocks;
+  const size_t panel_block = task / job.row_blocks % job.panel_blocks;
+  const size_t group = task / job.row_blocks / job.panel_blocks;
+  const size_t p0 = part(panels, job.panel_blocks, panel_block), p1 = part(panels, job.panel_blocks, panel_block + 1);
+  const size_t m0 = part(job.rows, job.row_blocks, row_block), m1 = part(job.rows, job.row_blocks, row_block + 1);
+  if (p0 == p1 || m0 == m1) return;
+
+  const int8_t* packed = spec.packed + (group * panels + p0) * k4 * kPanel * 4;
+  const void* b = packed;
+  if (dense.expand) {
+    void* room = scratch.b.reserve((p1 - p0) * k4 * kPanel * 4 * dense.expanded_bytes);
+    if (!room) {
+      job.failed = true;
+      return;
+    }
+    dense.expand(packed, k4, p1 - p0, room);
+    b = room;
+  }
+  const size_t width = (p1 - p0) * kPanel, stride = k4 * 4 * dense.element;
+  char* tile = scratch.a.array<char>(kMaxRows * stride + kSlack * dense.element);
+  int32_t* acc = scratch.acc.array<int32_t>(kMaxRows * width);
+  if (!tile || !acc) {
+    job.failed = true;
+    return;
+  }
+  const Stages stages = job.columns.of_group(job.stages, group);
+  const Epilogue epilogue = epilogue_of(job, stages, group);
+  const size_t first_column = p0 * kPanel;
+  const size_t columns = p1 == panels ? job.columns.per_group() - first_column : width;
+  const size_t tiles = divide_up(m1 - m0, dense.rows);
+  for (size_t t = 0; t < tiles; ++t) {
+    const size_t first = m0 + part(m1 - m0, tiles, t), rows = m0 + part(m1 - m0, tiles, t + 1) - first;
+    const void* a = tile;
+    if (job.is_direct()) {
+      a = job.x + first * spec.channels;
+    } else {
+      load_tile(job, group, first, rows, tile, stride);
+    }
+    dense.multiply(a, stride, b, k4, p1 - p0, rows, acc, width);
+    isa()->dense.finish(epilogue, acc, width, rows, first, first_column, columns);
+  }
+}
+
+// How a call is cut into tasks: weights of a task fit the cache, and every thread gets a few.
+void cut(Job* job, int threads) {
+  const size_t panels = job->columns.panels();
+  const size_t panel_bytes = job->spec.k4() * kPanel * 4 * (job->dense.expand ? job->dense.expanded_bytes : 1);
+  const size_t most = panel_bytes < kExpandedBytes ? kExpandedBytes / panel_bytes : 1;
+  job->panel_blocks = divide_up(panels, most);
+  job->row_blocks = 1;
+  if (threads <= 1) return;
+  const size_t wanted = static_cast<size_t>(threads) * 2;
+  const size_t have = job->spec.groups * job->panel_blocks;
+  if (have >= wanted) return;
+  const size_t by_rows = divide_up(job->rows, 4 * job->dense.rows);
+  job->row_blocks = by_rows < divide_up(wanted, have) ? by_rows : divide_up(wanted, have);
+  const size_t now = have * job->row_blocks;
+  if (now >= wanted) return;
+  const size_t finer = job->panel_blocks * divide_up(wanted, now);
+  job->panel_blocks = finer < panels ? finer : panels;
+}
+
+}  // namespace
+
+const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
+  spec_ = spec;
+  const DenseKernels& kernels = isa()->dense;
+  dense_ = kernels.pair_safe.multiply && pair_safe(spec) ? &kernels.pair_safe : &kernels.any;
+  return columns_.prepare(columns, !dense_->centred, sums, &spec_);
+}
+
+const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
+                      const Parallel& parallel) const {
+  const Window& v = spec_.window;
+  const size_t out_h = positions(image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
+  const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
+  const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
+  if (!rows || !spec_.outputs) return nullptr;
+  Job job = {spec_, *dense_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
+  cut(&job, parallel.threads);
+  parallel.run(parallel.self, spec_.groups * job.panel_blocks * job.row_blocks, run_task, &job);
+  return job.failed ? "out of memory" : nullptr;
+}
+
+}  // namespace mulshift
