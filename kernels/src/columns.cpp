@@ -35,7 +35,8 @@ const char* Columns::prepare(const ColumnInputs& in, bool folded, ColumnSums (*s
       const int64_t magnitude = in.bias[from] < 0 ? -int64_t{in.bias[from]} : in.bias[from];
       const int64_t bound = magnitude + w.magnitude * most_x;
       const int64_t moved = in.bias[from] - (folded ? w.sum * in.x_zero_point : 0);
-      if (bound >= kLimit || w.magnitude * 255 >= kLimit || moved >= kLimit || moved < -kLimit) {
+      const int64_t partial = (moved < 0 ? -moved : moved) + w.magnitude * 255;
+      if (bound >= kLimit || partial >= kLimit) {
         return "its int32 accumulator may overflow";
       }
       bias[to] = static_cast<int32_t>(moved);

@@ -10,6 +10,8 @@ namespace mulshift {
 namespace {
 
 constexpr size_t kExpandedBytes = 192 * 1024;  // of a task's weights: within the second-level cache
+constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
+constexpr size_t kPartBytes = 16 * 1024;       // of one panel's part: within the first-level cache
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
 
 const int8_t* column(const ConvSpec& spec, size_t group, size_t n) {
@@ -117,7 +119,7 @@ void load_position(const Job& job, size_t group, const Position& at, char* a) {
 }
 
 // a: rows of 4 * k4 elements.
-void load_tile(const Job& job, size_t group, size_t first, size_t rows, char* a, size_t stride) {
+void load_block(const Job& job, size_t group, size_t first, size_t rows, char* a, size_t stride) {
   const ConvSpec& spec = job.spec;
   if (job.is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0) {
     job.dense.load_row(job.x + first * spec.channels, rows * spec.channels, job.end, spec.x_zero_point, a);
@@ -144,6 +146,54 @@ Epilogue epilogue_of(const Job& job, const Stages& stages, size_t group) {
   if (stages.add) r = static_cast<const char*>(job.r) + first * size_of(stages.add->r_type);
   void* q = stages.again ? offset(job.q, stages.again->out.type, first) : nullptr;
   return {&stages, offset(job.y, type_of_y(stages), first), r, q, job.spec.outputs};
+}
+
+Stages from_column(const Stages& stages, size_t column) {
+  Stages s = stages;
+  s.bias += column;
+  s.b += column;
+  s.c += column;
+  s.narrow += column / kPanel;
+  return s;
+}
+
+// Whether multiply_to_bytes does all of it.
+bool is_plain(const Stages& s, size_t columns) {
+  if (columns % kPanel || s.first.type != Type::u8 || s.add || s.table || s.again) return false;
+  for (size_t i = 0; i < columns / kPanel; ++i) {
+    if (!s.narrow[i]) return false;
+  }
+  return true;
+}
+
+// Rows that are loaded at a time: within the second-level cache beside the weights.
+size_t rows_at_once(const Dense& dense, size_t stride) {
+  const size_t fit = kBlockBytes / (stride ? stride : 1) / dense.rows * dense.rows;
+  const size_t most = 16 * dense.rows;
+  return fit < dense.rows ? dense.rows : fit < most ? fit : most;
+}
+
+// All of k in parts, so that a panel's part stays in the first-level cache; the last part ends in the epilogue.
+void multiply_block(const Dense& dense, Product product, const void* b, size_t k4, const Stages& stages,
+                    const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
+  const size_t b_of_k4 = product.b_stride / (k4 ? k4 : 1), most = kPartBytes / (b_of_k4 ? b_of_k4 : 1);
+  const size_t parts = k4 ? divide_up(k4, most) : 1;
+  const char* a = static_cast<const char*>(product.a);
+  product.init = stages.bias;
+  for (size_t i = 0; i < parts; ++i) {
+    const size_t k = part(k4, parts, i);
+    product.k4 = part(k4, parts, i + 1) - k;
+    product.a = a + k * 4 * dense.element;
+    product.b = static_cast<const char*>(b) + k * b_of_k4;
+    if (i + 1 == parts && dense.multiply_to_bytes && is_plain(stages, product.columns)) {
+      uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first_row * epilogue.stride + first_column;
+      return dense.multiply_to_bytes(product, stages, y, epilogue.stride);
+    }
+    dense.multiply(product, acc, width);
+    product.init = acc;
+    product.init_stride = width;
+  }
+  isa()->dense.finish(epilogue, acc, width, product.rows, first_row, first_column, product.columns);
 }
 
 struct Scratch {
@@ -174,28 +224,32 @@ void run_task(void* data, size_t task) {
     dense.expand(packed, k4, p1 - p0, room);
     b = room;
   }
-  const size_t width = (p1 - p0) * kPanel, stride = k4 * 4 * dense.element;
-  char* tile = scratch.a.array<char>(kMaxRows * stride + kSlack * dense.element);
-  int32_t* acc = scratch.acc.array<int32_t>(kMaxRows * width);
-  if (!tile || !acc) {
+  const Stages stages = job.columns.of_group(job.stages, group);
+  const size_t width = (p1 - p0) * kPanel, first_column = p0 * kPanel, stride = k4 * 4 * dense.element;
+  const size_t columns = p1 == panels ? job.columns.per_group() - first_column : width;
+  const size_t most = rows_at_once(dense, stride);
+  char* block = scratch.a.array<char>(most * stride + kSlack * dense.element);
+  int32_t* acc = scratch.acc.array<int32_t>(most * width);
+  if (!block || !acc) {
     job.failed = true;
     return;
   }
-  const Stages stages = job.columns.of_group(job.stages, group);
+  Product product = {};
+  product.a_stride = stride;
+  product.b_stride = k4 * kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
+  product.columns = columns;
   const Epilogue epilogue = epilogue_of(job, stages, group);
-  const size_t first_column = p0 * kPanel;
-  const size_t columns = p1 == panels ? job.columns.per_group() - first_column : width;
-  const size_t tiles = divide_up(m1 - m0, dense.rows);
-  for (size_t t = 0; t < tiles; ++t) {
-    const size_t first = m0 + part(m1 - m0, tiles, t), rows = m0 + part(m1 - m0, tiles, t + 1) - first;
-    const void* a = tile;
+  const size_t blocks = divide_up(m1 - m0, most);
+  for (size_t i = 0; i < blocks; ++i) {
+    const size_t first = m0 + part(m1 - m0, blocks, i);
+    product.rows = m0 + part(m1 - m0, blocks, i + 1) - first;
+    product.a = block;
     if (job.is_direct()) {
-      a = job.x + first * spec.channels;
+      product.a = job.x + first * spec.channels;
     } else {
-      load_tile(job, group, first, rows, tile, stride);
+      load_block(job, group, first, product.rows, block, stride);
     }
-    dense.multiply(a, stride, b, k4, p1 - p0, rows, acc, width);
-    isa()->dense.finish(epilogue, acc, width, rows, first, first_column, columns);
+    multiply_block(dense, product, b, k4, from_column(stages, first_column), epilogue, first, first_column, acc, width);
   }
 }
 

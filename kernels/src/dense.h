@@ -1,12 +1,14 @@
 // Products with constant weights, the part that depends on the instruction set.
 //
-//   acc[m][n] = sum over k of a[m][k] * w[k][n]     m < rows, n < 16 * panels, k < 4 * k4
+//   acc[m][n] = init[m][n] + sum over k of a[m][k] * w[k][n]     m < rows, n < columns, k < 4 * k4
+//
+// where init is the bias, or the sums over an earlier part of k.
 //
 // Layouts    packed w ("k4n16"): s8 [panel][k4][16 columns][4 k], zero where n or k is padding.
 //            a: one row after the other, a_stride bytes apart, 4 * k4 elements of `Dense::element` bytes each.
 //            acc: s32 [rows][acc_stride].
 // Ranges     a holds x (u8) where `centred` is false and x - x_zero_point (s16, |a| <= 255) where it is true.
-// Overflow   |acc| and every partial sum are at most sum |w| * 255 < 2^31; the caller proves it from the weights.
+// Overflow   |acc| and every partial sum are at most |bias| + sum |w| * 255 < 2^31, proven when the node is made.
 #ifndef MULSHIFT_SRC_DENSE_H
 #define MULSHIFT_SRC_DENSE_H
 
@@ -16,13 +18,23 @@
 namespace mulshift {
 
 struct Epilogue;
+struct Stages;
 
-constexpr size_t kPanel = 16;    // columns of a panel
-constexpr size_t kMaxRows = 12;  // of a tile, on any instruction set
+constexpr size_t kPanel = 16;  // columns of a panel
+
+struct Product {
+  const void* a;
+  size_t a_stride;
+  const void* b;
+  size_t b_stride;  // bytes from one panel to the next
+  size_t k4, columns, rows;
+  const int32_t* init;
+  size_t init_stride;  // 0: the same bias for every row
+};
 
 // One way to multiply.
 struct Dense {
-  size_t rows;     // of a tile: `multiply` takes at most that many
+  size_t rows;     // of a register tile: blocks of a multiple of it are best
   size_t element;  // bytes of an element of a
   bool centred;
 
@@ -33,8 +45,12 @@ struct Dense {
   // n bytes of x become n elements of a. Reads no byte at or after `end`, may write 32 elements past the n.
   void (*load_row)(const uint8_t* x, size_t n, const uint8_t* end, int32_t x_zero_point, void* a);
 
-  void (*multiply)(const void* a, size_t a_stride, const void* b, size_t k4, size_t panels, size_t rows, int32_t* acc,
-                   size_t acc_stride);
+  // acc = init + a * w for any number of rows. A last panel of which at most 8 columns count may be worked on by half.
+  void (*multiply)(const Product& product, int32_t* acc, size_t acc_stride);
+
+  // The same and the first stage of the epilogue in one, without memory between them; null where there is none.
+  // For u8 outputs without further stages, whole panels, all narrow. `stages` starts at the first column.
+  void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
 };
 
 struct DenseKernels {

@@ -1,11 +1,14 @@
 // Depthwise convolution: every channel by itself, channels innermost.
 //
-//   y[p][ch] = epilogue(sum over taps t of x[tap(p, t)][ch] * w[t][ch])
+//   y[p][ch] = epilogue(sum over ky, kx of x[row(p, ky)][column(p, kx)][ch] * w[ky][kx][ch])
 //
-// Layouts    x: u8 [N][H][W][C]; w: s8 [taps][C] as stored ("taps"), prepared as s16 [ceil(taps/2)][panels][16][2]: two
-//            taps beside each other, so that one 16-bit multiply-add takes both; an odd last tap is paired with weight 0.
-// Padding    a row of zero points stands in for positions outside; the bias takes -x_zero_point * sum w.
-// Overflow   |sum| <= sum |w| * 255 < 2^31, proven when the node is made; one product pair is below 2^17.
+// A 16-bit multiply-add takes two products, so taps go in pairs. For one output row the input rows are laid beside each
+// other, two kernel rows at a time: [x][16 channels][row 2i, row 2i + 1]; a last odd row is paired with itself one tap
+// to the right: [x][16 channels][tap, next tap]. Laid once, each such column serves every kx that meets it.
+//
+// Layouts    x: u8 [N][H][W][C]; w: s8 [kh * kw][C] as stored ("taps"), prepared as s16 [panels][pairs][16][2].
+// Padding    counts as x_zero_point; the bias takes -x_zero_point * sum w.
+// Overflow   |bias + partial sum| <= |bias| + sum |w| * 255 < 2^31, proven when the node is made; a pair is below 2^17.
 #ifndef MULSHIFT_SRC_DEPTHWISE_H
 #define MULSHIFT_SRC_DEPTHWISE_H
 
@@ -16,16 +19,21 @@
 
 namespace mulshift {
 
+constexpr size_t kPairs = 2 * kPanel;  // elements of one column of one panel
+
 struct DepthwiseKernels {
-  // acc[p][16 * panels] for `count` positions: taps[p * 2 * pairs + t] points at channel 0 of tap t of position p.
-  // Reads no byte at or after `end` of a row that starts inside x; `channels` are valid in each row.
-  void (*multiply)(const uint8_t* const* taps, size_t count, size_t pairs, size_t channels, const uint8_t* end,
-                   const int16_t* w, int32_t* acc);
+  // out[x][16][2] = (a[x * step][ch], b[x * step][ch]) for `count` columns; reads 16 channels of each.
+  void (*interleave)(const uint8_t* a, const uint8_t* b, size_t step, size_t count, int16_t* out);
+
+  // acc[p][16] = bias + sum over i < pairs of (columns + offsets[i] + p * step)[16][2] * w[i][16][2], p < count.
+  // offsets and step in elements; acc rows are acc_stride apart.
+  void (*multiply)(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
+                   const int16_t* w, const int32_t* bias, int32_t* acc, size_t acc_stride);
 };
 
 class Depthwise {
  public:
-  // spec.groups is the number of channels, spec.channels 1, spec.packed the weights [taps][C].
+  // spec.groups is the number of channels, spec.channels 1, spec.packed the weights [kh * kw][C].
   const char* prepare(const ConvSpec& spec, const ColumnInputs& columns);
   const char* run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
                   const Parallel& parallel) const;
@@ -35,57 +43,37 @@ class Depthwise {
  private:
   ConvSpec spec_;
   Columns columns_;
-  Buffer weights_, outside_;  // prepared weights; a row of zero points
+  Buffer weights_;
 };
 
 template <class V>
 struct DepthwiseKernel {
-  static void multiply(const uint8_t* const* taps, size_t count, size_t pairs, size_t channels, const uint8_t* end,
-                       const int16_t* w, int32_t* acc) {
-    switch (pairs) {
-      case 5:
-        return positions_of<5>(taps, count, pairs, channels, end, w, acc);
-      case 13:
-        return positions_of<13>(taps, count, pairs, channels, end, w, acc);
-      default:
-        return positions_of<0>(taps, count, pairs, channels, end, w, acc);
-    }
+  static void interleave(const uint8_t* a, const uint8_t* b, size_t step, size_t count, int16_t* out) {
+    for (size_t x = 0; x < count; ++x, a += step, b += step, out += kPairs) V::interleave(a, b, out);
   }
 
- private:
-  // PAIRS 0: as many as `pairs` says.
-  template <size_t PAIRS>
-  static void positions_of(const uint8_t* const* taps, size_t count, size_t pairs, size_t channels, const uint8_t* end,
-                           const int16_t* w, int32_t* acc) {
-    const size_t n = PAIRS ? PAIRS : pairs, panels = (channels + kPanel - 1) / kPanel;
-    for (size_t p = 0; p < count; ++p, taps += 2 * n, acc += panels * kPanel) {
-      bool near_end = false;  // a whole load of the last panel might leave x
-      for (size_t t = 0; t < 2 * n; ++t) near_end |= taps[t] + panels * kPanel > end && taps[t] < end;
-      const size_t whole = near_end ? channels / kPanel : panels;
-      for (size_t i = 0; i < whole; ++i) {
-        V sum = V::set1(0);
-        for (size_t t = 0; t < n; ++t) {
-          sum = V::multiply_pair(sum, taps[2 * t] + i * kPanel, taps[2 * t + 1] + i * kPanel,
-                                 w + (t * panels + i) * 2 * kPanel);
-        }
-        sum.store(acc + i * kPanel);
+  static void multiply(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
+                       const int16_t* w, const int32_t* bias, int32_t* acc, size_t acc_stride) {
+    size_t p = 0;
+    for (; p + 4 <= count; p += 4, columns += 4 * step, acc += 4 * acc_stride) {
+      V s0 = V::load(bias), s1 = s0, s2 = s0, s3 = s0;
+      for (size_t i = 0; i < pairs; ++i) {
+        const int16_t *x = columns + offsets[i], *wi = w + i * kPairs;
+        s0 = V::multiply_pairs(s0, x, wi);
+        s1 = V::multiply_pairs(s1, x + step, wi);
+        s2 = V::multiply_pairs(s2, x + 2 * step, wi);
+        s3 = V::multiply_pairs(s3, x + 3 * step, wi);
       }
-      if (whole < panels) last_panel(taps, n, channels, w, acc);
+      s0.store(acc);
+      s1.store(acc + acc_stride);
+      s2.store(acc + 2 * acc_stride);
+      s3.store(acc + 3 * acc_stride);
     }
-  }
-
-  static void last_panel(const uint8_t* const* taps, size_t n, size_t channels, const int16_t* w, int32_t* acc) {
-    const size_t panels = (channels + kPanel - 1) / kPanel, first = (panels - 1) * kPanel;
-    V sum = V::set1(0);
-    for (size_t t = 0; t < n; ++t) {
-      uint8_t a[kPanel] = {}, b[kPanel] = {};
-      for (size_t i = first; i < channels; ++i) {
-        a[i - first] = taps[2 * t][i];
-        b[i - first] = taps[2 * t + 1][i];
-      }
-      sum = V::multiply_pair(sum, a, b, w + (t * panels + panels - 1) * 2 * kPanel);
+    for (; p < count; ++p, columns += step, acc += acc_stride) {
+      V sum = V::load(bias);
+      for (size_t i = 0; i < pairs; ++i) sum = V::multiply_pairs(sum, columns + offsets[i], w + i * kPairs);
+      sum.store(acc);
     }
-    sum.store(acc + first);
   }
 };
 

@@ -1,12 +1,12 @@
-// What follows an accumulator, in one pass: bias, requantization, and the stages that a fused node adds.
+// What follows an accumulator, in one pass: requantization, and the stages that a fused node adds.
 //
-//   t = clamp(((acc + bias) * b + 2^(c-1)) >> c) + z        per column
+//   t = clamp((acc * b + 2^(c-1)) >> c) + z                 per column; acc holds the bias already
 //   y = Add(t, r)                                           if `sum` is set: elementwise.py, one rounding
 //   y = table[y]                                            if `table` is set: 256 entries by the bits of y
 //   q = Requantize(y)                                       if `again` is set: a second output
 //
 // Rounding   half up, once a stage. Every stage clamps as its plain operator does, so fusing changes no bit.
-// Ranges     as in requantize.h; |acc + bias| < 2^31 is proven when the node is made.
+// Ranges     as in requantize.h; |acc| < 2^31 is proven when the node is made.
 #ifndef MULSHIFT_SRC_EPILOGUE_H
 #define MULSHIFT_SRC_EPILOGUE_H
 
@@ -41,7 +41,7 @@ struct AgainStage {
 struct Stages {
   const int32_t *bias, *b, *c;
   const uint8_t* narrow;  // one flag a panel of sixteen columns: 32-bit arithmetic holds the whole first stage
-  Output first;           // Type::none: y is acc + bias itself
+  Output first;           // Type::none: y is acc itself
   const AddStage* add = nullptr;
   const TableStage* table = nullptr;
   const AgainStage* again = nullptr;
@@ -83,21 +83,20 @@ struct Finish {
  private:
   static void simple(const Stages& s, const int32_t* acc, size_t acc_stride, size_t rows, size_t column, uint8_t* y,
                      size_t stride) {
-    const V bias = V::load(s.bias + column), b = V::load(s.b + column), c = V::load(s.c + column);
+    const V b = V::load(s.b + column), c = V::load(s.c + column);
     const V half = V::power(c - V::set1(1));
     const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
     for (size_t r = 0; r < rows; ++r, acc += acc_stride, y += stride) {
-      clamp.store(((V::load(acc) + bias) * b + half).shift_right(c), y);
+      clamp.store((V::load(acc) * b + half).shift_right(c), y);
     }
   }
 
   static void general(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t rows, size_t column, size_t at,
                       size_t count) {
     const Stages& s = *e.stages;
-    const V bias = V::load(s.bias + column);
     if (s.first.type == Type::none) {
       for (size_t r = 0; r < rows; ++r, acc += acc_stride, at += e.stride) {
-        put(V::load(acc) + bias, Type::s32, e.y, at, count);
+        put(V::load(acc), Type::s32, e.y, at, count);
       }
       return;
     }
@@ -106,7 +105,7 @@ struct Finish {
     const V half = V::power((c - V::set1(1)).min(V::set1(30)));
     const Clamp<V> clamp(s.first);
     for (size_t r = 0; r < rows; ++r, acc += acc_stride, at += e.stride) {
-      const V x = V::load(acc) + bias;
+      const V x = V::load(acc);
       V y = narrow ? rescale_narrow(x, b, c, half, clamp) : rescale_wide(x, b, c, clamp);
       Type type = s.first.type;
       if (s.add) {

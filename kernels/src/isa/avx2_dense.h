@@ -11,7 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../dense.h"
+#include "../epilogue.h"
+#include "../simd/avx2.h"
 
 namespace mulshift {
 namespace avx2 {
@@ -52,75 +53,138 @@ inline void load_row_u8(const uint8_t* x, size_t n, const uint8_t* end, int32_t,
   for (; i < n; ++i) out[i] = x[i];
 }
 
-template <size_t ROWS>
-inline void tile_s16(const char* a, size_t a_stride, const char* b, size_t k4, int32_t* acc, size_t acc_stride) {
+// Four bytes to all lanes. This and the steps below are written as instructions, in order and each sum in its place:
+// gcc 12 hoists the six broadcasts of a tile and then has no registers left for the sums.
+inline __m256i broadcast(const char* p) {
+  __m256i x;
+  asm volatile("vpbroadcastd %1, %0" : "=x"(x) : "m"(*reinterpret_cast<const char(*)[4]>(p)));
+  return x;
+}
+
+// One step along k: sum += a * b, where b is eight columns of weights and a is the same activations in every lane.
+struct StepS16 {
+  static constexpr size_t bytes_of_b = 128, steps = 2;  // of one k4
+  static void add(__m256i& sum, __m256i a, __m256i b) {
+    __m256i product;
+    asm volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
+  }
+};
+struct StepU8 {
+  static constexpr size_t bytes_of_b = 64, steps = 1;
+  static void add(__m256i& sum, __m256i a, __m256i b) {
+    __m256i product;
+    asm volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+                 : "+x"(sum), "=&x"(product)
+                 : "x"(a), "x"(b), "m"(kOnes));
+  }
+  alignas(32) static constexpr int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+};
+
+struct Tile {
+  const char* a;
+  size_t a_stride;
+  const char* b;
+  size_t k4;
+  const int32_t* init;
+  size_t init_stride;
+};
+
+template <class Step, size_t ROWS, bool HALF, class Sink>
+inline void tile(const Tile& t, const Sink& sink) {
+  const char *a = t.a, *b = t.b;
+  const size_t a_stride = t.a_stride;
   __m256i low[ROWS], high[ROWS];
 #pragma GCC unroll 12
-  for (size_t r = 0; r < ROWS; ++r) low[r] = high[r] = _mm256_setzero_si256();
-  for (size_t k = 0; k < 2 * k4; ++k, b += 64, a += 4) {
-    const __m256i b0 = read(b), b1 = read(b + 32);
+  for (size_t r = 0; r < ROWS; ++r) {
+    low[r] = read(t.init + r * t.init_stride);
+    high[r] = HALF ? _mm256_setzero_si256() : read(t.init + r * t.init_stride + 8);
+  }
+  for (size_t k = Step::steps * t.k4; k; --k, b += 64, a += 4) {
+    const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
 #pragma GCC unroll 12
     for (size_t r = 0; r < ROWS; ++r) {
-      const __m256i pair = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(a + r * a_stride));
-      low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pair, b0));
-      high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pair, b1));
+      const __m256i x = broadcast(a + r * a_stride);
+      Step::add(low[r], x, b0);
+      if (!HALF) Step::add(high[r], x, b1);
     }
   }
 #pragma GCC unroll 12
-  for (size_t r = 0; r < ROWS; ++r) {
-    write(acc + r * acc_stride, low[r]);
-    write(acc + r * acc_stride + 8, high[r]);
-  }
+  for (size_t r = 0; r < ROWS; ++r) sink.put(r, {low[r], high[r]});
 }
 
-template <size_t ROWS>
-inline void tile_u8(const char* a, size_t a_stride, const char* b, size_t k4, int32_t* acc, size_t acc_stride) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256i low[ROWS], high[ROWS];
-#pragma GCC unroll 12
-  for (size_t r = 0; r < ROWS; ++r) low[r] = high[r] = _mm256_setzero_si256();
-  for (size_t k = 0; k < k4; ++k, b += 64, a += 4) {
-    const __m256i b0 = read(b), b1 = read(b + 32);
-#pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m256i quad = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(a + r * a_stride));
-      low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(_mm256_maddubs_epi16(quad, b0), ones));
-      high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(_mm256_maddubs_epi16(quad, b1), ones));
+template <class Step, size_t ROWS, bool HALF>
+__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
+  struct Sink {
+    int32_t* acc;
+    size_t stride;
+    void put(size_t r, V x) const { x.store(acc + r * stride); }
+  };
+  tile<Step, ROWS, HALF>(t, Sink{acc, stride});
+}
+
+// y and the arrays of `s` at the tile's first column.
+template <class Step, size_t ROWS>
+__attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
+  struct Sink {
+    const Stages& s;
+    size_t column;
+    uint8_t* y;
+    size_t stride;
+    void put(size_t r, V x) const {
+      const V c = V::load(s.c + column), half = V::power(c - V::set1(1));
+      const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+      clamp.store((x * V::load(s.b + column) + half).shift_right(c), y + r * stride);
+    }
+  };
+  tile<Step, ROWS, false>(t, Sink{s, column, y, stride});
+}
+
+using Accumulate = void (*)(const Tile&, int32_t*, size_t);
+using ToBytes = void (*)(const Tile&, const Stages&, size_t, uint8_t*, size_t);
+
+template <class Step, bool HALF>
+constexpr Accumulate kAccumulate[6] = {to_accumulators<Step, 1, HALF>, to_accumulators<Step, 2, HALF>,
+                                       to_accumulators<Step, 3, HALF>, to_accumulators<Step, 4, HALF>,
+                                       to_accumulators<Step, 5, HALF>, to_accumulators<Step, 6, HALF>};
+template <class Step>
+constexpr ToBytes kToBytes[6] = {to_bytes<Step, 1>, to_bytes<Step, 2>, to_bytes<Step, 3>,
+                                 to_bytes<Step, 4>, to_bytes<Step, 5>, to_bytes<Step, 6>};
+
+// One panel of weights stays in the first-level cache while the rows go by. Rows are cut into nearly equal tiles: 7 into
+// 4 and 3, not into 6 and 1.
+template <class F>
+inline void each_tile(const Product& p, const F& run) {
+  const size_t tiles = (p.rows + 5) / 6;
+  for (size_t n = 0; n < p.columns; n += kPanel) {
+    const char* b = static_cast<const char*>(p.b) + n / kPanel * p.b_stride;
+    for (size_t t = 0, first = 0; t < tiles; ++t) {
+      const size_t rows = (p.rows - first + (tiles - t) - 1) / (tiles - t);
+      const char* a = static_cast<const char*>(p.a) + first * p.a_stride;
+      run(Tile{a, p.a_stride, b, p.k4, p.init + first * p.init_stride + n, p.init_stride}, rows, first, n);
+      first += rows;
     }
   }
-#pragma GCC unroll 12
-  for (size_t r = 0; r < ROWS; ++r) {
-    write(acc + r * acc_stride, low[r]);
-    write(acc + r * acc_stride + 8, high[r]);
-  }
 }
 
-using Tile = void (*)(const char* a, size_t a_stride, const char* b, size_t k4, int32_t* acc, size_t acc_stride);
+template <class Step>
+inline void multiply(const Product& p, int32_t* acc, size_t stride) {
+  each_tile(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+    const auto& run = p.columns - n > kPanel / 2 ? kAccumulate<Step, false> : kAccumulate<Step, true>;
+    run[rows - 1](tile, acc + m * stride + n, stride);
+  });
+}
+
+template <class Step>
+inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
+  each_tile(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+    kToBytes<Step>[rows - 1](tile, stages, n, y + m * stride + n, stride);
+  });
+}
 
 constexpr size_t kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations, 1 product: all 16 registers
-constexpr Tile kTilesS16[kRows] = {tile_s16<1>, tile_s16<2>, tile_s16<3>, tile_s16<4>, tile_s16<5>, tile_s16<6>};
-constexpr Tile kTilesU8[kRows] = {tile_u8<1>, tile_u8<2>, tile_u8<3>, tile_u8<4>, tile_u8<5>, tile_u8<6>};
 
-inline void multiply_panels(Tile tile, size_t panel_bytes, const void* a, size_t a_stride, const void* b, size_t k4,
-                            size_t panels, int32_t* acc, size_t acc_stride) {
-  for (size_t p = 0; p < panels; ++p) {
-    tile(static_cast<const char*>(a), a_stride, static_cast<const char*>(b) + p * panel_bytes, k4, acc + p * kPanel,
-         acc_stride);
-  }
-}
-
-inline void multiply_s16(const void* a, size_t a_stride, const void* b, size_t k4, size_t panels, size_t rows,
-                         int32_t* acc, size_t acc_stride) {
-  multiply_panels(kTilesS16[rows - 1], k4 * 128, a, a_stride, b, k4, panels, acc, acc_stride);
-}
-
-inline void multiply_u8(const void* a, size_t a_stride, const void* b, size_t k4, size_t panels, size_t rows,
-                        int32_t* acc, size_t acc_stride) {
-  multiply_panels(kTilesU8[rows - 1], k4 * 64, a, a_stride, b, k4, panels, acc, acc_stride);
-}
-
-constexpr Dense kDense = {kRows, 2, true, expand, 2, load_row_s16, multiply_s16};
-constexpr Dense kPairSafe = {kRows, 1, false, nullptr, 1, load_row_u8, multiply_u8};
+constexpr Dense kDense = {kRows, 2, true, expand, 2, load_row_s16, multiply<StepS16>, multiply_to_bytes<StepS16>};
+constexpr Dense kPairSafe = {kRows, 1, false, nullptr, 1, load_row_u8, multiply<StepU8>, multiply_to_bytes<StepU8>};
 
 }  // namespace avx2
 }  // namespace mulshift

@@ -73,12 +73,14 @@ struct V {
     return {_mm256_sllv_epi32(one, c.lo), _mm256_sllv_epi32(one, c.hi)};
   }
 
-  static V multiply_pair(V sum, const uint8_t* x0, const uint8_t* x1, const int16_t* w) {
-    const __m128i a = read128(x0), b = read128(x1);
-    const __m256i low = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
-    const __m256i high = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
-    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(low, read256(w))),
-            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(high, read256(w + 16)))};
+  static void interleave(const uint8_t* a, const uint8_t* b, int16_t* out) {
+    const __m128i x = read128(a), y = read128(b);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(x, y)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y)));
+  }
+  static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
+    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(read256(x), read256(w))),
+            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)))};
   }
 
   static Wide multiply(V a, V b) {

@@ -62,9 +62,16 @@ struct V {
   // 2^count, count 0 to 30.
   static V power(V counts) { return counts.each(counts, [](int32_t, int32_t c) { return int32_t{1} << c; }); }
 
-  // sum + x0 * w[..][0] + x1 * w[..][1], w: [16][2], |w| <= 128.
-  static V multiply_pair(V sum, const uint8_t* x0, const uint8_t* x1, const int16_t* w) {
-    for (int i = 0; i < 16; ++i) sum.v[i] += x0[i] * w[2 * i] + x1[i] * w[2 * i + 1];
+  // out: [16][2] = (a, b) of each lane.
+  static void interleave(const uint8_t* a, const uint8_t* b, int16_t* out) {
+    for (int i = 0; i < 16; ++i) {
+      out[2 * i] = a[i];
+      out[2 * i + 1] = b[i];
+    }
+  }
+  // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1]; x, w: [16][2].
+  static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
+    for (int i = 0; i < 16; ++i) sum.v[i] += x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1];
     return sum;
   }
 
