@@ -278,11 +278,13 @@ const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
   const DenseKernels& kernels = isa()->dense;
   dense_ = kernels.pair_safe.multiply && pair_safe(spec) ? &kernels.pair_safe : &kernels.any;
+  if (Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
   return columns_.prepare(columns, !dense_->centred, sums, &spec_);
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
                       const Parallel& parallel) const {
+  if (winograd_.ready()) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
   const Window& v = spec_.window;
   const size_t out_h = positions(image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);

@@ -15,6 +15,7 @@
 #include "dense.h"
 #include "epilogue.h"
 #include "tensor.h"
+#include "winograd.h"
 
 namespace mulshift {
 
@@ -59,6 +60,7 @@ class Conv {
   ConvSpec spec_;
   const Dense* dense_ = nullptr;
   Columns columns_;
+  Winograd winograd_;
 };
 
 }  // namespace mulshift

@@ -53,11 +53,16 @@ struct Dense {
   void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
 };
 
+struct WinogradKernels;
+
 struct DenseKernels {
   Dense any;  // every s8 weight
   // Weights whose neighbours along k never add up to more than 128 on one side: 255 * (w0 + w1) fits 16 bits.
   // multiply is null where the instruction set gains nothing by it.
   Dense pair_safe;
+
+  // 3x3 convolutions in fewer products, over `any`, whose elements are then s16; null where that gains nothing.
+  const WinogradKernels* winograd;
 
   // Rows of accumulators become outputs; see epilogue.h.
   void (*finish)(const Epilogue& epilogue, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
