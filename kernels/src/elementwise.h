@@ -1,0 +1,316 @@
+// Elementwise operators: one rounding, on sixteen lanes at a time. ir/operators/ has their meaning.
+//
+//   Requantize  y = clamp((((x - zx) * b + 2^(c-1)) >> c) + z)
+//   Add         y = clamp((((x - zx) * bx + (y - zy) * by + 2^(c-1)) >> c) + z)
+//   Mul         acc = (x - zx) * (y - zy), then as Requantize with zx = 0
+//   Affine      acc = (x - zx) * w + bias, then the same
+//
+// Rounding   half up, once.
+// Ranges     x, y: u8, s8, s16, or s32 for Requantize; |x - zx| and acc fit int32; b, c as in requantize.h.
+// narrow     the caller has proven that |acc| * b + 2^(c-1) (for Add: both products and 2^(c-1)) is below 2^31, that c
+//            is at most 31 and that |z| < 2^30. Otherwise products are 64 bits wide and below 2^62.
+// Layouts    Rows: every operand row-major or repeated, y row-major.
+#ifndef MULSHIFT_SRC_ELEMENTWISE_H
+#define MULSHIFT_SRC_ELEMENTWISE_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "broadcast.h"
+#include "rescale.h"
+#include "tensor.h"
+
+namespace mulshift {
+
+// Operands: x, b, c.
+struct RequantizeSpec {
+  Type x_type;
+  int32_t x_zero_point;
+  bool narrow;
+  Output out;
+};
+
+// Operands: x, y.
+struct AddSpec {
+  Type x_type, y_type;
+  int32_t x_zero_point, y_zero_point, x_multiplier, y_multiplier, shift;
+  bool narrow;
+  Output out;
+};
+
+// Operands: x, y.
+struct MulSpec {
+  Type x_type, y_type;
+  int32_t x_zero_point, y_zero_point, multiplier, shift;
+  bool narrow;
+  Output out;
+};
+
+// Operands: x, w, bias, b, c.
+struct AffineSpec {
+  Type x_type;
+  int32_t x_zero_point;
+  bool narrow;
+  Output out;
+};
+
+struct ElementwiseKernels {
+  void (*requantize)(const RequantizeSpec& spec, const Rows& rows);
+  void (*add)(const AddSpec& spec, const Rows& rows);
+  void (*mul)(const MulSpec& spec, const Rows& rows);
+  void (*affine)(const AffineSpec& spec, const Rows& rows);
+};
+
+// The same in 64-bit scalars, for every legal zero point and clamp: `Clamp` needs both ends less z to fit int32.
+extern const ElementwiseKernels exact_elementwise;
+inline bool fits_clamp(const Output& out) {
+  const int64_t low = int64_t{out.low} - out.zero_point, high = int64_t{out.high} - out.zero_point;
+  return low >= INT32_MIN && high <= INT32_MAX;
+}
+
+template <class V>
+class Elementwise {
+ public:
+  static void requantize(const RequantizeSpec& spec, const Rows& rows) {
+    if (rows.varies[1] || rows.varies[2]) return requantize(spec, rows, Words(rows, 1), Words(rows, 2));
+    requantize(spec, rows, Once(rows, 1), Once(rows, 2));
+  }
+
+  static void add(const AddSpec& spec, const Rows& rows) {
+    const V zx = V::set1(spec.x_zero_point), zy = V::set1(spec.y_zero_point);
+    const V bx = V::set1(spec.x_multiplier), by = V::set1(spec.y_multiplier), c = V::set1(spec.shift);
+    const Any x(rows, 0, spec.x_type), y(rows, 1, spec.y_type);
+    const Clamp<V> clamp(spec.out);
+    if (!spec.narrow) {
+      const auto f = [&](V xi, V yi) {
+        const typename V::Wide sum = V::add(V::multiply(xi - zx, bx), V::multiply(yi - zy, by));
+        return V::round_shift(sum, c, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
+      };
+      return to_any(rows, spec.out.type, f, x, y);
+    }
+    const V half = V::set1(int32_t{1} << (spec.shift - 1));
+    const auto moved = [&](V xi, V yi) { return ((xi - zx) * bx + (yi - zy) * by + half).shift_right(c); };
+    if (spec.x_type == Type::u8 && spec.y_type == Type::u8 && spec.out.type == Type::u8) {
+      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), Bytes(rows, 1));
+    }
+    const auto f = [&](V xi, V yi) { return clamped(moved(xi, yi), clamp); };
+    to_any(rows, spec.out.type, f, x, y);
+  }
+
+  static void mul(const MulSpec& spec, const Rows& rows) {
+    const V zx = V::set1(spec.x_zero_point), zy = V::set1(spec.y_zero_point);
+    const V b = V::set1(spec.multiplier), c = V::set1(spec.shift);
+    const Any x(rows, 0, spec.x_type), y(rows, 1, spec.y_type);
+    const Clamp<V> clamp(spec.out);
+    if (!spec.narrow) {
+      const auto f = [&](V xi, V yi) { return rescale_wide((xi - zx) * (yi - zy), b, c, clamp); };
+      return to_any(rows, spec.out.type, f, x, y);
+    }
+    const V half = V::set1(int32_t{1} << (spec.shift - 1));
+    const auto moved = [&](V xi, V yi) { return ((xi - zx) * (yi - zy) * b + half).shift_right(c); };
+    if (spec.x_type == Type::u8 && spec.y_type == Type::u8 && spec.out.type == Type::u8) {
+      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), Bytes(rows, 1));
+    }
+    const auto f = [&](V xi, V yi) { return clamped(moved(xi, yi), clamp); };
+    to_any(rows, spec.out.type, f, x, y);
+  }
+
+  static void affine(const AffineSpec& spec, const Rows& rows) {
+    const V zx = V::set1(spec.x_zero_point);
+    const Any x(rows, 0, spec.x_type);
+    const Words w(rows, 1), bias(rows, 2), b(rows, 3), c(rows, 4);
+    const Clamp<V> clamp(spec.out);
+    if (!spec.narrow) {
+      const auto f = [&](V xi, V wi, V ti, V bi, V ci) { return rescale_wide((xi - zx) * wi + ti, bi, ci, clamp); };
+      return to_any(rows, spec.out.type, f, x, w, bias, b, c);
+    }
+    const auto f = [&](V xi, V wi, V ti, V bi, V ci) {
+      return clamped((((xi - zx) * wi + ti) * bi + V::power(ci - V::set1(1))).shift_right(ci), clamp);
+    };
+    to_any(rows, spec.out.type, f, x, w, bias, b, c);
+  }
+
+ private:
+  static constexpr size_t kLanes = V::lanes;
+
+  // An operand: sixteen lanes from element i of the current row on. One that is repeated along the row has its element
+  // sixteen times in `held`; a row shorter than sixteen is copied there.
+  template <class T>
+  class Typed {
+   public:
+    Typed(const Rows& rows, size_t operand)
+        : row_(static_cast<const T*>(rows.data[operand])),
+          stride_(rows.row_stride[operand]),
+          n_(rows.n),
+          varies_(rows.varies[operand]) {}
+
+    void start(size_t row) {
+      const T* p = row_ + row * stride_;
+      at_ = p;
+      step_ = 1;
+      if (varies_ && n_ >= kLanes) return;
+      for (size_t i = 0; i < kLanes; ++i) held_[i] = p[varies_ ? (i < n_ ? i : 0) : 0];
+      at_ = held_;
+      step_ = varies_ ? 1 : 0;
+    }
+    V get(size_t i) const { return V::load(at_ + i * step_); }
+
+   private:
+    const T* row_;
+    size_t stride_, n_;
+    bool varies_;
+    const T* at_ = nullptr;
+    size_t step_ = 1;
+    T held_[kLanes];
+  };
+  using Bytes = Typed<uint8_t>;
+  using Words = Typed<int32_t>;
+
+  // An s32 operand that is repeated along the row.
+  class Once {
+   public:
+    Once(const Rows& rows, size_t operand)
+        : row_(static_cast<const int32_t*>(rows.data[operand])), stride_(rows.row_stride[operand]) {}
+    void start(size_t row) { lanes_ = V::set1(row_[row * stride_]); }
+    V get(size_t) const { return lanes_; }
+
+   private:
+    const int32_t* row_;
+    size_t stride_;
+    V lanes_ = V::set1(0);
+  };
+
+  // The same as Typed, of a type known at run time.
+  class Any {
+   public:
+    Any(const Rows& rows, size_t operand, Type type)
+        : type_(type), u8_(rows, operand), s8_(rows, operand), s16_(rows, operand), s32_(rows, operand) {}
+
+    void start(size_t row) {
+      switch (type_) {
+        case Type::u8:
+          return u8_.start(row);
+        case Type::s8:
+          return s8_.start(row);
+        case Type::s16:
+          return s16_.start(row);
+        default:
+          return s32_.start(row);
+      }
+    }
+    V get(size_t i) const {
+      switch (type_) {
+        case Type::u8:
+          return u8_.get(i);
+        case Type::s8:
+          return s8_.get(i);
+        case Type::s16:
+          return s16_.get(i);
+        default:
+          return s32_.get(i);
+      }
+    }
+
+   private:
+    Type type_;
+    Typed<uint8_t> u8_;
+    Typed<int8_t> s8_;
+    Typed<int16_t> s16_;
+    Typed<int32_t> s32_;
+  };
+
+  // Where sixteen lanes go: element i of a row of y. The lanes fit T.
+  template <class T>
+  class To {
+   public:
+    explicit To(const Rows& rows) : y_(static_cast<T*>(rows.y)), n_(rows.n) {}
+    void start(size_t row) { at_ = y_ + row * n_; }
+    void put(size_t i, V v) const { v.store(at_ + i); }
+    void put_short(V v) const {
+      T held[kLanes];
+      v.store(held);
+      for (size_t i = 0; i < n_; ++i) at_[i] = held[i];
+    }
+
+   private:
+    T* y_;
+    size_t n_;
+    T* at_ = nullptr;
+  };
+
+  // The same for lanes that have yet to get the zero point and the clamp.
+  class ToBytes {
+   public:
+    ToBytes(const Rows& rows, const Output& out)
+        : y_(static_cast<uint8_t*>(rows.y)), n_(rows.n), clamp_(out.zero_point, out.low, out.high) {}
+    void start(size_t row) { at_ = y_ + row * n_; }
+    void put(size_t i, V v) const { clamp_.store(v, at_ + i); }
+    void put_short(V v) const {
+      uint8_t held[kLanes];
+      clamp_.store(v, held);
+      for (size_t i = 0; i < n_; ++i) at_[i] = held[i];
+    }
+
+   private:
+    uint8_t* y_;
+    size_t n_;
+    typename V::Bytes clamp_;
+    uint8_t* at_ = nullptr;
+  };
+
+  template <class B>
+  static void requantize(const RequantizeSpec& spec, const Rows& rows, B b, B c) {
+    const V zx = V::set1(spec.x_zero_point);
+    const Any x(rows, 0, spec.x_type);
+    const Clamp<V> clamp(spec.out);
+    if (!spec.narrow) {
+      const auto f = [&](V xi, V bi, V ci) { return rescale_wide(xi - zx, bi, ci, clamp); };
+      return to_any(rows, spec.out.type, f, x, b, c);
+    }
+    const auto moved = [&](V xi, V bi, V ci) {
+      return ((xi - zx) * bi + V::power(ci - V::set1(1))).shift_right(ci);
+    };
+    if (spec.x_type == Type::u8 && spec.out.type == Type::u8) {
+      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), b, c);
+    }
+    const auto f = [&](V xi, V bi, V ci) { return clamped(moved(xi, bi, ci), clamp); };
+    to_any(rows, spec.out.type, f, x, b, c);
+  }
+
+  static V clamped(V x, const Clamp<V>& clamp) { return (x + clamp.zero_point).max(clamp.low).min(clamp.high); }
+
+  // y = f(operands...) along every row. The last sixteen lanes of a row overlap those before: y is no operand.
+  template <class Out, class F, class... In>
+  static void map(const Rows& rows, Out out, const F& f, In... in) {
+    const size_t n = rows.n;
+    for (size_t r = 0; r < rows.rows; ++r) {
+      (in.start(r), ...);
+      out.start(r);
+      if (n < kLanes) {
+        out.put_short(f(in.get(0)...));
+        continue;
+      }
+      size_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) out.put(i, f(in.get(i)...));
+      if (i < n) out.put(n - kLanes, f(in.get(n - kLanes)...));
+    }
+  }
+
+  template <class F, class... In>
+  static void to_any(const Rows& rows, Type type, const F& f, In... in) {
+    switch (type) {
+      case Type::u8:
+        return map(rows, To<uint8_t>(rows), f, in...);
+      case Type::s8:
+        return map(rows, To<int8_t>(rows), f, in...);
+      case Type::s16:
+        return map(rows, To<int16_t>(rows), f, in...);
+      default:
+        return map(rows, To<int32_t>(rows), f, in...);
+    }
+  }
+};
+
+}  // namespace mulshift
+
+#endif

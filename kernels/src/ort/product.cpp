@@ -1,0 +1,363 @@
+// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, each with any of the stages Add, Table, Requantize after it, and
+// each as an accumulator alone.
+//
+// inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
+#include "product.h"
+
+#include <cstring>
+
+#include "../conv.h"
+#include "../depthwise.h"
+#include "operator.h"
+
+namespace mulshift {
+namespace ort {
+namespace {
+
+enum Base : int { conv_nhwc, conv_from_nchw, depthwise_nhwc, gemm_packed };
+enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
+
+constexpr int64_t kMost = INT32_MAX;
+
+// [N][C][H * W] -> [N][H * W][C]; few channels.
+void to_nhwc(const uint8_t* x, size_t count, size_t channels, size_t pixels, uint8_t* out) {
+  for (size_t i = 0; i < count; ++i, x += channels * pixels, out += channels * pixels) {
+    if (channels == 3) {
+      const uint8_t *a = x, *b = x + pixels, *c = x + 2 * pixels;
+      for (size_t p = 0; p < pixels; ++p) {
+        out[3 * p] = a[p];
+        out[3 * p + 1] = b[p];
+        out[3 * p + 2] = c[p];
+      }
+      continue;
+    }
+    for (size_t ch = 0; ch < channels; ++ch) {
+      for (size_t p = 0; p < pixels; ++p) out[p * channels + ch] = x[ch * pixels + p];
+    }
+  }
+}
+
+class Product final : public Kernel {
+ public:
+  Product(Base base, unsigned stages) : base_(base), chosen_(stages) {}
+
+  void read(Node& node) override {
+    read_shape(node);
+    if (!node.ok()) return;
+    const Tensor bias = node.constant(2, "bias");
+    if (node.ok() && bias.shape.count() != spec_.outputs) {
+      node.fail("bias has %zu elements, not one for each of %zu outputs", bias.shape.count(), spec_.outputs);
+    }
+    ColumnInputs columns = {spec_.outputs, spec_.groups, bias.as<int32_t>(), nullptr, nullptr, true, spec_.x_zero_point};
+    if (chosen_ != accumulate) read_stages(node, &columns);
+    if (!node.ok()) return;
+    const char* wrong = base_ == depthwise_nhwc ? depthwise_.prepare(spec_, columns) : conv_.prepare(spec_, columns);
+    if (wrong) node.fail("%s", wrong);
+  }
+
+  bool run(Call& call) const override {
+    const Tensor x = call.input(0, "x");
+    if (!call.ok()) return false;
+    Shape out;
+    Image image;
+    if (!(base_ == gemm_packed ? find_rows(call, x.shape, &out, &image) : find_image(call, x.shape, &out, &image))) {
+      return false;
+    }
+    Stages stages = stages_;
+    TableStage table = table_;
+    const void* r = nullptr;
+    size_t input = 5;
+    if (stages.add) {
+      const Tensor residual = call.input(input++, "r");
+      if (!call.ok()) return false;
+      if (!same(residual.shape, out)) return call.fail("r must have the shape of the output");
+      r = residual.data;
+    }
+    void* y = call.output(0, out);
+    void* q = stages.again ? call.output(1, out) : nullptr;
+    if (!call.ok()) return false;
+    const uint8_t* data = x.as<uint8_t>();
+    if (base_ == conv_from_nchw) {
+      thread_local Buffer turned;
+      uint8_t* room = turned.array<uint8_t>(x.shape.count());
+      if (!room) return call.fail("out of memory");
+      to_nhwc(data, image.count, spec_.channels, image.h * image.w, room);
+      data = room;
+    }
+    const Parallel parallel = work(image, out) < kSmall ? serial() : call.parallel();
+    const char* wrong = base_ == depthwise_nhwc ? depthwise_.run(stages, image, data, y, r, q, parallel)
+                                                : conv_.run(stages, image, data, y, r, q, parallel);
+    return wrong ? call.fail("%s", wrong) : true;
+  }
+
+ private:
+  static constexpr size_t kSmall = 1 << 16;  // products below which a second thread costs more than it brings
+
+  size_t work(const Image&, const Shape& out) const {
+    return out.count() * (base_ == depthwise_nhwc ? spec_.window.h * spec_.window.w : spec_.depth());
+  }
+
+  static Parallel serial() {
+    return {[](const void*, size_t count, void (*task)(void*, size_t), void* data) {
+              for (size_t i = 0; i < count; ++i) task(data, i);
+            },
+            nullptr, 1};
+  }
+
+  static bool same(const Shape& a, const Shape& b) {
+    return a.rank == b.rank && std::memcmp(a.dims, b.dims, a.rank * sizeof(a.dims[0])) == 0;
+  }
+
+  void read_shape(Node& node) {
+    spec_.x_zero_point = node.zero_point("x_zero_point", Type::u8);
+    const Tensor w = node.constant(1, "w");
+    const Text layout = node.text("layout");
+    const char* wanted = base_ == depthwise_nhwc ? "taps" : "k4n16";
+    if (!node.ok()) return;
+    if (std::strcmp(layout.value, wanted) != 0) {
+      node.fail("w is laid out as '%s', this library reads '%s'", layout.value, wanted);
+      return;
+    }
+    base_ == gemm_packed ? read_matrix(node, w) : read_window(node, w);
+    spec_.packed = w.as<int8_t>();
+  }
+
+  void read_matrix(Node& node, const Tensor& w) {
+    const Integers shape = node.integers("w_shape", 2, 1, kMost);
+    if (!node.ok()) return;
+    spec_.channels = static_cast<size_t>(shape[0]);
+    spec_.outputs = static_cast<size_t>(shape[1]);
+    check_packed(node, w);
+  }
+
+  void read_window(Node& node, const Tensor& w) {
+    const Integers shape = node.integers("w_shape", 4, 1, kMost);
+    const int64_t groups = node.integer("group", 1, kMost);
+    const Integers strides = node.integers_or("strides", 2, 1, 1, kMost), pads = node.integers_or("pads", 4, 0, 0, kMost);
+    const Integers dilations = node.integers_or("dilations", 2, 1, 1, kMost);
+    if (!node.ok()) return;
+    const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+    spec_.outputs = size(shape[0]);
+    spec_.channels = size(shape[1]);
+    spec_.groups = size(groups);
+    spec_.window = {size(shape[2]), size(shape[3]), size(strides[0]), size(strides[1]),   size(pads[0]),
+                    size(pads[1]),  size(pads[2]),  size(pads[3]),    size(dilations[0]), size(dilations[1])};
+    if (spec_.outputs % spec_.groups) {
+      node.fail("%zu outputs do not divide into %zu groups", spec_.outputs, spec_.groups);
+    } else if (base_ == depthwise_nhwc) {
+      check_taps(node, w);
+    } else {
+      check_packed(node, w);
+    }
+  }
+
+  void check_taps(Node& node, const Tensor& w) const {
+    const size_t taps = spec_.window.h * spec_.window.w;
+    if (spec_.groups != spec_.outputs || spec_.channels != 1) {
+      node.fail("a depthwise convolution has one channel and one output a group");
+    } else if (w.shape.rank != 2 || w.shape.size(0) != taps || w.shape.size(1) != spec_.outputs) {
+      node.fail("w must be [%zu, %zu] for its w_shape", taps, spec_.outputs);
+    }
+  }
+
+  void check_packed(Node& node, const Tensor& w) const {
+    const size_t panels = (spec_.outputs / spec_.groups + kPanel - 1) / kPanel;
+    const size_t wanted[5] = {spec_.groups, panels, spec_.k4(), kPanel, 4};
+    bool fits = w.shape.rank == 5;
+    for (size_t i = 0; fits && i < 5; ++i) fits = w.shape.size(i) == wanted[i];
+    if (!fits) node.fail("w must be [%zu, %zu, %zu, 16, 4] for its w_shape", wanted[0], wanted[1], wanted[2]);
+  }
+
+  void read_stages(Node& node, ColumnInputs* columns) {
+    const Tensor b = node.constant(3, "b"), c = node.constant(4, "c");
+    node.check_dyadic(b, c);
+    stages_.first = node.output();
+    if (!node.ok()) return;
+    const size_t count = b.shape.count();
+    if (count != c.shape.count() || (count != 1 && count != spec_.outputs)) {
+      node.fail("b has %zu and c %zu elements, not one or %zu", count, c.shape.count(), spec_.outputs);
+      return;
+    }
+    columns->b = b.as<int32_t>();
+    columns->c = c.as<int32_t>();
+    columns->one_ratio = count == 1;
+    Output last = stages_.first;
+    size_t input = 5;
+    if (chosen_ & add_stage) last = read_add(node, input++);
+    if (chosen_ & table_stage) last.type = read_table(node, input++, last.type);
+    if (chosen_ & again_stage) read_again(node, input, last);
+  }
+
+  Output read_add(Node& node, size_t input) {
+    add_.r_type = node.type(input);
+    add_.t_zero_point = stages_.first.zero_point;
+    add_.r_zero_point = node.zero_point("add_y_zero_point", add_.r_type);
+    add_.t_multiplier = node.multiplier("add_x_multiplier");
+    add_.r_multiplier = node.multiplier("add_y_multiplier");
+    add_.shift = node.shift("add_shift");
+    add_.out = node.output("add_");
+    if (!node.ok()) return add_.out;
+    if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
+    const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
+    const int64_t r = farthest(lowest(add_.r_type), highest(add_.r_type), add_.r_zero_point);
+    // Both below 2^17 * 2^31, so the sum is far below 2^62.
+    const int64_t most = t * add_.t_multiplier + r * add_.r_multiplier;
+    add_.narrow = add_.shift <= 31 && most + (int64_t{1} << (add_.shift - 1)) <= INT32_MAX;
+    stages_.add = &add_;
+    return add_.out;
+  }
+
+  Type read_table(Node& node, size_t input, Type index) {
+    const Tensor table = node.constant(input, "table");
+    if (node.ok() && (table.shape.rank != 1 || table.shape.size(0) != 256)) node.fail("table must have 256 entries");
+    if (node.ok() && index != Type::u8 && index != Type::s8) node.fail("a table is read by 8-bit values");
+    table_ = {node.type(input), table.data};
+    stages_.table = &table_;
+    return table_.type;
+  }
+
+  void read_again(Node& node, size_t input, const Output& last) {
+    const Tensor b = node.constant(input, "q_b"), c = node.constant(input + 1, "q_c");
+    node.check_dyadic(b, c);
+    again_.x_zero_point = node.zero_point("q_x_zero_point", last.type);
+    again_.out = node.output("q_");
+    if (!node.ok()) return;
+    if (b.shape.count() != 1 || c.shape.count() != 1) {
+      node.fail("q_b and q_c must have one element");
+      return;
+    }
+    again_.b = *b.as<int32_t>();
+    again_.c = *c.as<int32_t>();
+    const int64_t most = farthest(lowest(last.type), highest(last.type), again_.x_zero_point);
+    again_.narrow = again_.c <= 31 && most * again_.b + (int64_t{1} << (again_.c - 1)) <= INT32_MAX;
+    stages_.again = &again_;
+  }
+
+  static int64_t farthest(int64_t low, int64_t high, int64_t zero_point) {
+    const int64_t below = zero_point - low, above = high - zero_point;
+    const int64_t a = below < 0 ? -below : below, b = above < 0 ? -above : above;
+    return a > b ? a : b;
+  }
+
+  bool find_rows(Call& call, const Shape& x, Shape* out, Image* image) const {
+    if (!x.rank) return call.fail("x must have at least one axis");
+    if (x.size(x.rank - 1) != spec_.channels) {
+      return call.fail("x has %zu elements along k, w has %zu", x.size(x.rank - 1), spec_.channels);
+    }
+    *out = x;
+    out->dims[x.rank - 1] = static_cast<int64_t>(spec_.outputs);
+    *image = {1, 1, x.count(0, x.rank - 1)};
+    return true;
+  }
+
+  bool find_image(Call& call, const Shape& x, Shape* out, Image* image) const {
+    if (x.rank != 4) return call.fail("x must have 4 axes, it has %zu", x.rank);
+    const bool planar = base_ == conv_from_nchw;
+    const size_t channels = x.size(planar ? 1 : 3), wanted = spec_.groups * spec_.channels;
+    if (channels != wanted) return call.fail("x has %zu channels, w has %zu", channels, wanted);
+    const Window& v = spec_.window;
+    *image = {x.size(0), x.size(planar ? 2 : 1), x.size(planar ? 3 : 2)};
+    const size_t h = positions(image->h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
+    const size_t w = positions(image->w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
+    if (!h || !w) return call.fail("x of %zu by %zu is smaller than the kernel", image->h, image->w);
+    out->rank = 4;
+    const size_t dims[4] = {image->count, h, w, spec_.outputs};
+    for (size_t i = 0; i < 4; ++i) out->dims[i] = static_cast<int64_t>(dims[i]);
+    return true;
+  }
+
+  const Base base_;
+  const unsigned chosen_;
+  ConvSpec spec_;
+  Stages stages_ = {};
+  AddStage add_ = {};
+  TableStage table_ = {};
+  AgainStage again_ = {};
+  Conv conv_;
+  Depthwise depthwise_;
+};
+
+template <Base BASE, unsigned STAGES>
+Kernel* make_product() {
+  return new (std::nothrow) Product(BASE, STAGES);
+}
+
+void say(const Inference& inference, const OpenShape& out, size_t outputs) {
+  for (size_t i = 0; i < outputs; ++i) inference.output(i, out);
+}
+
+template <size_t OUTPUTS>
+void infer_rows(const Inference& inference) {
+  int64_t shape[kMaxRank];
+  OpenShape out = inference.input(0);
+  if (!out.known || !out.rank || inference.integers("w_shape", shape) != 2) return;
+  out.dims[out.rank - 1] = {shape[1], nullptr};
+  say(inference, out, OUTPUTS);
+}
+
+template <bool PLANAR, size_t OUTPUTS>
+void infer_image(const Inference& inference) {
+  int64_t shape[kMaxRank], strides[kMaxRank] = {1, 1}, pads[kMaxRank] = {}, dilations[kMaxRank] = {1, 1};
+  const OpenShape x = inference.input(0);
+  if (!x.known || x.rank != 4 || inference.integers("w_shape", shape) != 4) return;
+  inference.integers("strides", strides);
+  inference.integers("pads", pads);
+  inference.integers("dilations", dilations);
+  OpenShape out;
+  out.known = true;
+  out.rank = 4;
+  out.dims[0] = x.dims[0];
+  out.dims[3] = {shape[0], nullptr};
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t size = x.dims[i + (PLANAR ? 2 : 1)].size;
+    const int64_t span = (shape[i + 2] - 1) * dilations[i] + 1, padded = size + pads[i] + pads[i + 2];
+    if (size > 0 && strides[i] > 0 && padded >= span) out.dims[i + 1] = {(padded - span) / strides[i] + 1, nullptr};
+  }
+  say(inference, out, OUTPUTS);
+}
+
+template <Base BASE, size_t OUTPUTS>
+constexpr void (*infer_of())(const Inference&) {
+  if (BASE == gemm_packed) return infer_rows<OUTPUTS>;
+  return infer_image<BASE == conv_from_nchw, OUTPUTS>;
+}
+
+constexpr Types kResidual = U8 | S8 | S16, kTable = U8 | S8 | S16;
+
+constexpr OutputType y_type(unsigned stages) {
+  return said_by(stages & table_stage ? "table_dtype" : stages & add_stage ? "add_dtype" : "dtype");
+}
+
+template <Base BASE, unsigned STAGES>
+constexpr Operator fused(const char* name) {
+  constexpr size_t outputs = STAGES & again_stage ? 2 : 1;
+  Operator row = {name,    make_product<BASE, STAGES>, 5, {U8, S8, S32, S32, S32}, outputs, {y_type(STAGES), said_by("q_dtype")},
+                  infer_of<BASE, outputs>()};
+  if (STAGES & add_stage) row.types[row.inputs++] = kResidual;
+  if (STAGES & table_stage) row.types[row.inputs++] = kTable;
+  if (STAGES & again_stage) {
+    row.types[row.inputs++] = S32;
+    row.types[row.inputs++] = S32;
+  }
+  return row;
+}
+
+template <Base BASE>
+constexpr Operator accumulator(const char* name) {
+  return {name, make_product<BASE, accumulate>, 3, {U8, S8, S32}, 1, {always(Type::s32)}, infer_of<BASE, 1>()};
+}
+
+#define MULSHIFT_PRODUCTS(BASE, NAME)                                                                 \
+  fused<BASE, 0>(NAME), fused<BASE, 1>(NAME "Add"), fused<BASE, 2>(NAME "Table"),                     \
+      fused<BASE, 3>(NAME "AddTable"), fused<BASE, 4>(NAME "Requantize"), fused<BASE, 5>(NAME "AddRequantize"), \
+      fused<BASE, 6>(NAME "TableRequantize"), fused<BASE, 7>(NAME "AddTableRequantize"),              \
+      accumulator<BASE>(NAME "Accumulate")
+
+}  // namespace
+
+const Operator products[kProducts] = {
+    MULSHIFT_PRODUCTS(conv_nhwc, "ConvNhwc"), MULSHIFT_PRODUCTS(conv_from_nchw, "ConvFromNchw"),
+    MULSHIFT_PRODUCTS(depthwise_nhwc, "DepthwiseNhwc"), MULSHIFT_PRODUCTS(gemm_packed, "GemmPacked")};
+
+}  // namespace ort
+}  // namespace mulshift
