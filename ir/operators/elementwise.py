@@ -61,8 +61,10 @@ _MUL = (
     _CENTRE
     + f"""
   product = Mul (x_centred, y_centred)
-  b = Constant <value_int: int = @multiplier> ()
-  c = Constant <value_int: int = @shift> ()
+  b_wide = Constant <value_int: int = @multiplier> ()
+  b = Cast <to = 6> (b_wide)
+  c_wide = Constant <value_int: int = @shift> ()
+  c = Cast <to = 6> (c_wide)
   out = mulshift.Requantize <{REQUANTIZE_OUTPUT}> (product, b, c)
 """
 )

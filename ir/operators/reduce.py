@@ -17,8 +17,10 @@ _BODY = f"""
   zx = Cast <to = 6> (zx_wide)
   x_centred = Sub (x_wide, zx)
   acc = ReduceSum <keepdims: int = @keepdims> (x_centred, axes)
-  b = Constant <value_int: int = @multiplier> ()
-  c = Constant <value_int: int = @shift> ()
+  b_wide = Constant <value_int: int = @multiplier> ()
+  b = Cast <to = 6> (b_wide)
+  c_wide = Constant <value_int: int = @shift> ()
+  c = Cast <to = 6> (c_wide)
   y = mulshift.Requantize <{REQUANTIZE_OUTPUT}> (acc, b, c)
 """
 
