@@ -1,23 +1,24 @@
 // The table of AVX2.
 #include "../depthwise.h"
-#include "../elementwise.h"
 #include "../isa.h"
-#include "../pool.h"
 #include "../simd/avx2.h"
+#include "avx2_dense.h"
+#include "avx2_table.h"
+#include "avx2_winograd.h"
+#include "tables.h"
 
 namespace mulshift {
 namespace {
 
 using V = avx2::V;
 
-const DenseKernels dense = {};
-const DepthwiseKernels depthwise = {};
-const ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add, Elementwise<V>::mul,
-                                        Elementwise<V>::affine};
-const PoolKernels pool = {};
+const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, &avx2::kWinograd, Finish<V>::run};
+const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
+const TableKernels table = {avx2::table_bytes, Table<V>::words};
 
 }  // namespace
 
-const Isa avx2_isa = {"avx2", dense, depthwise, elementwise, pool};
+const Isa avx2_isa = {"avx2",           dense,           depthwise,         Tables<V>::elementwise,
+                       Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, table};
 
 }  // namespace mulshift

@@ -1,23 +1,22 @@
 // The table of plain C++.
 #include "../depthwise.h"
-#include "../elementwise.h"
 #include "../isa.h"
-#include "../pool.h"
+#include "../epilogue.h"
 #include "../simd/portable.h"
+#include "portable_dense.h"
+#include "tables.h"
 
 namespace mulshift {
 namespace {
 
 using V = portable::V;
 
-const DenseKernels dense = {};
-const DepthwiseKernels depthwise = {};
-const ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add, Elementwise<V>::mul,
-                                        Elementwise<V>::affine};
-const PoolKernels pool = {};
+const DenseKernels dense = {portable::kDense, {}, nullptr, Finish<V>::run};
+const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
 
 }  // namespace
 
-const Isa portable_isa = {"portable", dense, depthwise, elementwise, pool};
+const Isa portable_isa = {"portable",           dense,           depthwise,         Tables<V>::elementwise,
+                       Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
 
 }  // namespace mulshift

@@ -1,24 +1,62 @@
 // The operators that have kernels, a row each. A new one is a file beside this, with its make_... function, and a row.
 #include "elementwise.h"
 #include "operator.h"
+#include "product.h"
 
 namespace mulshift {
 namespace ort {
 
+Kernel* make_add();
+Kernel* make_affine();
+Kernel* make_lerp();
+Kernel* make_max_pool();
+Kernel* make_mul();
+Kernel* make_reduce_mean();
 Kernel* make_requantize();
+Kernel* make_table();
+
+void infer_lerp(const Inference& inference);
+void infer_max_pool(const Inference& inference);
+void infer_reduce_mean(const Inference& inference);
+void infer_same(const Inference& inference);
 
 namespace {
 
 constexpr OutputType kDtype = said_by("dtype");
+constexpr Types kSmall = U8 | S8 | S16;
 
 // Name, kernel, number and types of inputs, number and types of outputs, shapes of outputs.
 const Operator rows[] = {
-    {"Requantize", make_requantize, 3, {U8 | S8 | S16 | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
+    {"Add", make_add, 2, {kSmall, kSmall}, 1, {kDtype}, infer_of_two},
+    {"Affine", make_affine, 5, {kSmall, S32, S32, S32, S32}, 1, {kDtype}, infer_with_constants},
+    {"Lerp", make_lerp, 5, {kSmall | S32, S64, S64, S32, S32}, 1, {always(Type::s32)}, infer_lerp},
+    {"MaxPoolNhwc", make_max_pool, 1, {U8 | S8}, 1, {as_input(0)}, infer_max_pool},
+    {"Mul", make_mul, 2, {kSmall, kSmall}, 1, {kDtype}, infer_of_two},
+    {"ReduceMean", make_reduce_mean, 2, {kSmall, S64}, 1, {kDtype}, infer_reduce_mean},
+    {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
+    {"Table", make_table, 2, {U8 | S8, kSmall}, 1, {as_input(1)}, infer_same},
 };
 
 }  // namespace
 
-Operators operators() { return {rows, sizeof(rows) / sizeof(rows[0])}; }
+namespace {
+
+constexpr size_t kRows = sizeof(rows) / sizeof(rows[0]);
+
+struct All {
+  Operator rows[kRows + kProducts];
+  All() : rows{} {
+    for (size_t i = 0; i < kRows; ++i) rows[i] = mulshift::ort::rows[i];
+    for (size_t i = 0; i < kProducts; ++i) rows[kRows + i] = products[i];
+  }
+};
+
+}  // namespace
+
+Operators operators() {
+  static const All all;
+  return {all.rows, kRows + kProducts};
+}
 
 }  // namespace ort
 }  // namespace mulshift

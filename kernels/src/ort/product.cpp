@@ -63,18 +63,16 @@ class Product final : public Kernel {
     if (!(base_ == gemm_packed ? find_rows(call, x.shape, &out, &image) : find_image(call, x.shape, &out, &image))) {
       return false;
     }
-    Stages stages = stages_;
-    TableStage table = table_;
     const void* r = nullptr;
     size_t input = 5;
-    if (stages.add) {
+    if (stages_.add) {
       const Tensor residual = call.input(input++, "r");
       if (!call.ok()) return false;
       if (!same(residual.shape, out)) return call.fail("r must have the shape of the output");
       r = residual.data;
     }
     void* y = call.output(0, out);
-    void* q = stages.again ? call.output(1, out) : nullptr;
+    void* q = stages_.again ? call.output(1, out) : nullptr;
     if (!call.ok()) return false;
     const uint8_t* data = x.as<uint8_t>();
     if (base_ == conv_from_nchw) {
@@ -85,8 +83,8 @@ class Product final : public Kernel {
       data = room;
     }
     const Parallel parallel = work(image, out) < kSmall ? serial() : call.parallel();
-    const char* wrong = base_ == depthwise_nhwc ? depthwise_.run(stages, image, data, y, r, q, parallel)
-                                                : conv_.run(stages, image, data, y, r, q, parallel);
+    const char* wrong = base_ == depthwise_nhwc ? depthwise_.run(stages_, image, data, y, r, q, parallel)
+                                                : conv_.run(stages_, image, data, y, r, q, parallel);
     return wrong ? call.fail("%s", wrong) : true;
   }
 
@@ -181,6 +179,7 @@ class Product final : public Kernel {
     columns->b = b.as<int32_t>();
     columns->c = c.as<int32_t>();
     columns->one_ratio = count == 1;
+    if (stages_.first.type == Type::s32 && stages_.first.zero_point) node.fail("a 32-bit output takes zero point 0");
     Output last = stages_.first;
     size_t input = 5;
     if (chosen_ & add_stage) last = read_add(node, input++);
