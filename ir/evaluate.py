@@ -43,7 +43,7 @@ class Evaluator:
             UnsupportedError: nothing can run the node, or not with gradients.
         """
         if node.domain == DOMAIN and node.op_type in OPERATORS:
-            return (_reference(node, values),)
+            return _reference(node, values)
         if node.op_identifier() in self.model.functions:
             return self._call(node, values)
         made = _torch(node, values)
@@ -73,12 +73,12 @@ class Evaluator:
         return tuple(lookup(v) for v in graph.outputs)
 
 
-def _reference(node: ir.Node, values: Sequence[Any]) -> torch.Tensor:
+def _reference(node: ir.Node, values: Sequence[Any]) -> tuple[torch.Tensor, ...]:
     attributes = {k: a.value for k, a in node.attributes.items()}
     if any(v is not None and v.requires_grad for v in values):
         raise UnsupportedError(describe(node), "integer operators have no gradient", "train at level QDQ")
     arrays = [None if v is None else as_array(v) for v in values]
-    return as_tensor(OPERATORS[node.op_type].reference(attributes, *arrays))
+    return tuple(as_tensor(made) for made in OPERATORS[node.op_type].run(attributes, *arrays))
 
 
 def _torch(node: ir.Node, values: Sequence[Any]) -> Any:

@@ -14,6 +14,7 @@ from mulshift.ir.frontend.validate import is_known
 from mulshift.ir.graphs import constant, is_float, users
 from mulshift.ir.metadata import describe, get_level
 from mulshift.ir.operators import DOMAIN, OPERATORS
+from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.types import Array, Level
 
 FLOAT_REASON = "mulshift.float_reason"
@@ -23,7 +24,8 @@ WIDTH = "mulshift.width"
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _QUANTIZED = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _BOUNDED = frozenset("Conv ConvAccumulate Gemm GemmAccumulate MatMul Affine ReduceMean Lerp".split())
-_REQUANTIZED = _BOUNDED - {"ConvAccumulate", "GemmAccumulate", "Lerp"}
+_BOUNDED |= {op.name for op in PACKED}
+_REQUANTIZED = frozenset(name for name in _BOUNDED if not name.endswith("Accumulate")) - {"Lerp"}
 """Operators that end in a dyadic multiply, whose width is recorded; the others hand out the accumulator."""
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mulshift.ir.errors import UnsupportedError
 from mulshift.ir.metadata import describe
-from mulshift.ir.operators import DOMAIN, OPERATORS
+from mulshift.ir.operators import DOMAIN, with_callees
 from mulshift.ir.tensors import as_array, as_tensor
 from mulshift.ir.torch_ops.common import element_type
 
@@ -167,8 +167,9 @@ def _model(node: ir.Node, proto: Any, types: Mapping[str, Any], odd: Mapping[str
             outputs.append(onnx.ValueInfoProto(name=f"{name}/carrier" if name in odd else name))
     imports = {**model.opset_imports, **(node.graph.opset_imports if node.graph is not None else {})}
     functions = [ir.serde.serialize_function(f) for f in model.functions.values() if f.domain != DOMAIN]
-    if any(n.domain == DOMAIN for g in subgraphs(node) for n in g.all_nodes()):
-        functions += [ir.serde.serialize_function(op.function(imports[""])) for op in OPERATORS.values()]
+    ours = {n.op_type for g in subgraphs(node) for n in g.all_nodes() if n.domain == DOMAIN}
+    if ours:
+        functions += [ir.serde.serialize_function(op.function(imports[""])) for op in with_callees(ours)]
         imports[DOMAIN] = 1
     return helper.make_model(
         helper.make_graph(nodes, "node", inputs, outputs),

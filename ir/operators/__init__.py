@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
 from mulshift.ir.operators.lerp import LERP
+from mulshift.ir.operators.max_pool import MAX_POOL_NHWC
 from mulshift.ir.operators.operator import DOMAIN, VERSION, Operator
+from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.operators.table import TABLE
@@ -28,28 +32,33 @@ OPERATORS: dict[str, Operator] = {
         TABLE,
         REDUCE_MEAN,
         LERP,
+        *PACKED,
+        MAX_POOL_NHWC,
     )
 }
 
 
-def attach(model: ir.Model) -> None:
-    """Give the model the function bodies of the `mulshift` operators that it uses, and their opset import."""
-    used = {n.op_type for n in model.graph.all_nodes() if n.domain == DOMAIN}
+def with_callees(names: Iterable[str]) -> list[Operator]:
+    """The rows of these operators and of all that their bodies use, in the order of the table."""
+    used = set(names)
     pending = list(used)
     while pending:
-        for callee in OPERATORS[pending.pop()].calls:
-            if callee not in used:
-                used.add(callee)
-                pending.append(callee)
+        found = set(OPERATORS[pending.pop()].calls) - used
+        used |= found
+        pending += found
+    return [op for name, op in OPERATORS.items() if name in used]
+
+
+def attach(model: ir.Model) -> None:
+    """Give the model the function bodies of the `mulshift` operators that it uses, and their opset import."""
+    used = with_callees({n.op_type for n in model.graph.all_nodes() if n.domain == DOMAIN})
     opset = model.opset_imports[""]
-    for name, op in OPERATORS.items():
-        key = (DOMAIN, name, "")
-        if name in used:
-            model.functions[key] = op.function(opset)
-        else:
-            model.functions.pop(key, None)
+    for name in OPERATORS:
+        model.functions.pop((DOMAIN, name, ""), None)
+    for op in used:
+        model.functions[(DOMAIN, op.name, "")] = op.function(opset)
     if used:
         model.opset_imports[DOMAIN] = VERSION
 
 
-__all__ = ["DOMAIN", "OPERATORS", "VERSION", "Operator", "attach"]
+__all__ = ["DOMAIN", "OPERATORS", "VERSION", "Operator", "attach", "with_callees"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -21,6 +21,19 @@ REQUANTIZE_OUTPUT = (
     "x_zero_point = 0, zero_point: int = @zero_point, qmin: int = @qmin, qmax: int = @qmax, dtype: int = @dtype"
 )
 """The same, handed on to Requantize by a function body."""
+
+_TYPES = {"layout": "string"} | dict.fromkeys(("w_shape", "kernel_shape", "strides", "pads", "dilations"), "ints")
+
+
+def signature(attributes: Iterable[str], inputs: Iterable[str], outputs: Iterable[str]) -> str:
+    """In ONNX text."""
+    return f"<{', '.join(attributes)}> ({', '.join(inputs)}) => ({', '.join(outputs)})"
+
+
+def hand_on(names: Iterable[str]) -> str:
+    """Attributes of a function, in ONNX text, as attributes of the same names of a node in its body."""
+    return ", ".join(f"{name}: {_TYPES.get(name, 'int')} = @{name}" for name in names)
+
 
 CLAMP = """
   offset_shifted = BitShift <direction = "RIGHT"> (offset, c_bits)
@@ -54,8 +67,9 @@ class Operator:
         name: operator type in the domain `mulshift`.
         signature: attributes, inputs and outputs in ONNX text, e.g. `<zero_point> (x, b, c) => (y)`.
         body: statements in ONNX text over standard integer operators and other `mulshift` operators.
-        reference: the same arithmetic in Python.
+        reference: the same arithmetic in Python, for the first output.
         calls: `mulshift` operators that the body uses.
+        second: for an operator with two outputs, `second(attributes, first output, *inputs) -> second output`.
     """
 
     name: str
@@ -63,6 +77,12 @@ class Operator:
     body: str
     reference: Reference
     calls: tuple[str, ...] = ()
+    second: Reference | None = None
+
+    def run(self, attributes: Attributes, *inputs: Array | None) -> tuple[Array, ...]:
+        """All outputs, by the references."""
+        first = self.reference(attributes, *inputs)
+        return (first,) if self.second is None else (first, self.second(attributes, first, *inputs))
 
     def function(self, opset: int) -> ir.Function:
         """The ONNX function, importing standard opset `opset`; a new object at each call."""

@@ -1,0 +1,177 @@
+"""Products as the kernel library runs them: channels last, packed weights, what follows in the epilogue.
+
+Bases: ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked are Conv and Gemm (section 2 and 3) on another layout,
+
+    x, w s8 packed, bias s32 [O], b, c s32 [O] or [1]  ->  t = clamp(((acc * b + 2^(c-1)) >> c) + z)
+
+and each has a form NAMEAccumulate (x, w, bias) -> acc s32. x: u8, [N, H, W, C] ([N, C, H, W] for ConvFromNchw; [..., K]
+for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain shape, [O, C/G, kh, kw] or [K, N];
+`packing` has the layouts.
+
+A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
+from mulshift.ir.operators.epilogue import EPILOGUES, with_epilogue
+from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
+from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
+from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
+from mulshift.ir.types import Array
+
+_WINDOW = ("strides", "pads", "dilations", "group")
+_WEIGHTS = ("w_shape", "layout")
+_OUTPUT = ("zero_point", "qmin", "qmax", "dtype")
+_NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+_NUMBERS = """
+  shape = Constant <value_ints: ints = @w_shape> ()
+  zero = Constant <value_ints = [0]> ()
+  one = Constant <value_ints = [1]> ()
+  two = Constant <value_ints = [2]> ()
+  last = Constant <value_ints = [-1]> ()
+"""
+_MATRIX = """
+  unrolled = Transpose <perm = [0, 1, 3, 2, 4]> (w)
+  to_rows = Constant <value_ints = [0, 0, 0, -1]> ()
+  padded_rows = Reshape (unrolled, to_rows)
+  rows = Slice (padded_rows, zero, k, last)
+  to_matrix = Concat <axis = 0> (zero, last, k)
+  padded_matrix = Reshape (rows, to_matrix)
+  matrix = Slice (padded_matrix, zero, n, one)
+"""
+"""k4n16 [G, P, K4, 16, 4] -> [G, n, k]."""
+
+_CONV_WEIGHTS = f"""{_NUMBERS}
+  groups = Constant <value_int: int = @group> ()
+  outputs = Slice (shape, zero, one)
+  n = Div (outputs, groups)
+  four = Constant <value_ints = [4]> ()
+  inner = Slice (shape, one, four)
+  k = ReduceProd <keepdims = 1> (inner)
+{_MATRIX}
+  channels_last = Constant <value_ints = [0, 2, 3, 1]> ()
+  to_taps = Gather (shape, channels_last)
+  taps = Reshape (matrix, to_taps)
+  w_plain = Transpose <perm = [0, 3, 1, 2]> (taps)
+"""
+_GEMM_WEIGHTS = f"""{_NUMBERS}
+  k = Slice (shape, zero, one)
+  n = Slice (shape, one, two)
+{_MATRIX}
+  columns = Squeeze (matrix, zero)
+  w_plain = Transpose <perm = [1, 0]> (columns)
+"""
+_TAPS_WEIGHTS = """
+  shape = Constant <value_ints: ints = @w_shape> ()
+  channels = Transpose <perm = [1, 0]> (w)
+  w_plain = Reshape (channels, shape)
+"""
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A row: a plain product, and how its weights and activations are laid out.
+
+    Attributes:
+        plain, accumulate: the operators that it is another layout of.
+        window: attributes that it hands on to them.
+        weights: statements that make w_plain of w.
+        unpack: the same in Python.
+        x_perm, y_perm: Transpose before and after, None for none.
+        channel: shape of bias, b and c in the plain operator.
+    """
+
+    plain: Operator
+    accumulate: Operator
+    window: tuple[str, ...]
+    weights: str
+    unpack: Callable[[Attributes, Array], Array]
+    x_perm: tuple[int, ...] | None
+    y_perm: tuple[int, ...] | None
+    channel: tuple[int, ...]
+
+
+def _conv_weights(a: Attributes, w: Array) -> Array:
+    return unpack_conv(w, a["w_shape"], a["group"])
+
+
+def _gemm_weights(a: Attributes, w: Array) -> Array:
+    return unpack_gemm(w, a["w_shape"])
+
+
+def _taps_weights(a: Attributes, w: Array) -> Array:
+    return unpack_taps(w, a["w_shape"])
+
+
+_PER_CHANNEL = (-1, 1, 1)
+_BASES = {
+    "ConvNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, _NCHW, _NHWC, _PER_CHANNEL),
+    "ConvFromNchw": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, None, _NHWC, _PER_CHANNEL),
+    "DepthwiseNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _TAPS_WEIGHTS, _taps_weights, _NCHW, _NHWC, _PER_CHANNEL),
+    "GemmPacked": _Base(GEMM, GEMM_ACCUMULATE, (), _GEMM_WEIGHTS, _gemm_weights, None, None, (-1,)),
+}
+
+
+def _attributes(base: _Base, accumulate: bool) -> tuple[str, ...]:
+    """Those that the plain operator takes too."""
+    return ("x_zero_point", *(() if accumulate else _OUTPUT), *base.window)
+
+
+def _product(name: str, base: _Base, accumulate: bool) -> Operator:
+    """ConvNhwc and the like, or its accumulator."""
+    plain = base.accumulate if accumulate else base.plain
+    attributes = _attributes(base, accumulate)
+    channel = ("bias",) if accumulate else ("bias", "b", "c")
+
+    def reference(a: Attributes, x: Array, w: Array, *channel: Array) -> Array:
+        moved = x if base.x_perm is None else x.transpose(base.x_perm)
+        shaped = [v.reshape(base.channel) for v in channel]
+        y = plain.reference({**a, "w_zero_point": 0}, moved, base.unpack(a, w), *shaped)
+        return y if base.y_perm is None else np.ascontiguousarray(y.transpose(base.y_perm))
+
+    return Operator(
+        name=f"{name}Accumulate" if accumulate else name,
+        signature=signature((*attributes, *_WEIGHTS), ("x", "w", *channel), ("y",)),
+        body=base.weights + _call(base, plain.name, attributes, channel),
+        reference=reference,
+        calls=(plain.name,),
+    )
+
+
+def _call(base: _Base, plain: str, attributes: Iterable[str], channel: tuple[str, ...]) -> str:
+    """Statements from x, w_plain and the numbers a channel to y."""
+    x = "x" if base.x_perm is None else "x_plain"
+    y = "y" if base.y_perm is None else "y_plain"
+    given = ", ".join((x, "w_plain", *(f"{v}_plain" for v in channel)))
+    return "\n".join(
+        (
+            f"  per_channel = Constant <value_ints = {list(base.channel)}> ()",
+            *(f"  {v}_plain = Reshape ({v}, per_channel)" for v in channel),
+            *_transposed("x_plain", base.x_perm, "x"),
+            f"  {y} = mulshift.{plain} <w_zero_point = 0, {hand_on(attributes)}> ({given})",
+            *_transposed("y", base.y_perm, "y_plain"),
+        )
+    )
+
+
+def _transposed(y: str, perm: tuple[int, ...] | None, x: str) -> tuple[str, ...]:
+    return () if perm is None else (f"  {y} = Transpose <perm = {list(perm)}> ({x})",)
+
+
+def _family(name: str, base: _Base) -> list[Operator]:
+    product = _product(name, base, accumulate=False)
+    attributes = (*_attributes(base, accumulate=False), *_WEIGHTS)
+    fused = [with_epilogue(product, attributes, epilogue) for epilogue in EPILOGUES]
+    return [_product(name, base, accumulate=True), product, *fused]
+
+
+PRODUCTS = tuple(_BASES)
+"""Names without Accumulate and without stages."""
+PACKED = tuple(op for name, base in _BASES.items() for op in _family(name, base))
