@@ -6,11 +6,43 @@ namespace {
 
 constexpr int64_t kLimit = int64_t{1} << 31;
 
-// Whether acc * b + 2^(c-1) fits int32 for all |acc| <= bound.
-bool is_narrow(int64_t bound, int32_t b, int32_t c) {
-  if (c > 31) return false;
-  const int64_t half = int64_t{1} << (c - 1);
-  return half < kLimit && (b == 0 || bound <= (kLimit - 1 - half) / b);
+// One column, as the choice of a panel's way sees it.
+struct Column {
+  int64_t bound;
+  int32_t b, c;
+};
+
+// The fastest way that is exact for all columns of a panel, and their b and shift in it.
+PanelWay choose(const Column* columns, size_t count, int32_t* b, int32_t* shift) {
+  PanelWay found = {Way::low, 0};
+  int32_t room = 31;
+  for (size_t i = 0; i < count; ++i) {
+    const Ratio ratio = find_ratio(columns[i].bound, columns[i].b, columns[i].c);
+    if (ratio.way > found.way) found.way = ratio.way;
+  }
+  if (found.way == Way::high) {
+    for (size_t i = 0; i < count; ++i) {
+      const int32_t wanted = columns[i].c < 33 ? 33 - columns[i].c : 0, short_by = wanted - room_of(columns[i].b);
+      if (short_by > found.left) found.left = short_by;
+      if (room_of(columns[i].bound) < room) room = room_of(columns[i].bound);
+    }
+    if (found.left > room) found = {Way::any, 0};
+  }
+  for (size_t i = 0; i < count; ++i) {
+    b[i] = columns[i].b;
+    shift[i] = columns[i].c;
+    if (found.way != Way::high) continue;
+    const int32_t wanted = 33 - columns[i].c - found.left, s = wanted > 0 ? wanted : 0;
+    b[i] = columns[i].b << s;
+    shift[i] = columns[i].c + s + found.left - 32;
+    if (shift[i] > 31) found.way = Way::any;
+  }
+  if (found.way != Way::any) return found;
+  for (size_t i = 0; i < count; ++i) {
+    b[i] = columns[i].b;
+    shift[i] = columns[i].c;
+  }
+  return {Way::any, 0};
 }
 
 }  // namespace
@@ -22,29 +54,29 @@ const char* Columns::prepare(const ColumnInputs& in, bool folded, ColumnSums (*s
   const size_t padded = in.groups * panels_ * kPanel;
   int32_t* bias = bias_.array<int32_t>(padded);
   int32_t* b = b_.array<int32_t>(padded);
-  int32_t* c = c_.array<int32_t>(padded);
-  uint8_t* narrow = narrow_.array<uint8_t>(in.groups * panels_);
-  if (!bias || !b || !c || !narrow) return "out of memory";
-  for (size_t i = 0; i < padded; ++i) c[i] = 2;
-  for (size_t i = 0; i < in.groups * panels_; ++i) narrow[i] = 1;
+  int32_t* shift = shift_.array<int32_t>(padded);
+  PanelWay* ways = ways_.array<PanelWay>(in.groups * panels_);
+  if (!bias || !b || !shift || !ways) return "out of memory";
+  for (size_t i = 0; i < padded; ++i) shift[i] = 2;
   const int32_t most_x = in.x_zero_point > 255 - in.x_zero_point ? in.x_zero_point : 255 - in.x_zero_point;
-  for (size_t group = 0; group < in.groups; ++group) {
-    for (size_t n = 0; n < per_group_; ++n) {
-      const size_t from = group * per_group_ + n, to = group * panels_ * kPanel + n;
-      const ColumnSums w = sums(data, group, n);
+  for (size_t panel = 0; panel < in.groups * panels_; ++panel) {
+    const size_t group = panel / panels_, first = panel % panels_ * kPanel;
+    const size_t count = per_group_ - first < kPanel ? per_group_ - first : kPanel;
+    Column columns[kPanel];
+    for (size_t i = 0; i < count; ++i) {
+      const size_t from = group * per_group_ + first + i;
+      const ColumnSums w = sums(data, group, first + i);
       const int64_t magnitude = in.bias[from] < 0 ? -int64_t{in.bias[from]} : in.bias[from];
       const int64_t bound = magnitude + w.magnitude * most_x;
       const int64_t moved = in.bias[from] - (folded ? w.sum * in.x_zero_point : 0);
       const int64_t partial = (moved < 0 ? -moved : moved) + w.magnitude * 255;
-      if (bound >= kLimit || partial >= kLimit) {
-        return "its int32 accumulator may overflow";
-      }
-      bias[to] = static_cast<int32_t>(moved);
-      if (!in.b) continue;
-      b[to] = in.b[in.one_ratio ? 0 : from];
-      c[to] = in.c[in.one_ratio ? 0 : from];
-      if (!is_narrow(bound, b[to], c[to])) narrow[group * panels_ + n / kPanel] = 0;
+      if (bound >= kLimit || partial >= kLimit) return "its int32 accumulator may overflow";
+      bias[panel * kPanel + i] = static_cast<int32_t>(moved);
+      columns[i] = {bound, in.b ? in.b[in.one_ratio ? 0 : from] : 0, in.c ? in.c[in.one_ratio ? 0 : from] : 2};
     }
+    ways[panel] = choose(columns, count, b + panel * kPanel, shift + panel * kPanel);
+    // Padding: any b and shift that the way allows.
+    for (size_t i = count; i < kPanel; ++i) shift[panel * kPanel + i] = shift[panel * kPanel];
   }
   return nullptr;
 }
@@ -54,8 +86,8 @@ Stages Columns::of_group(const Stages& stages, size_t group) const {
   const size_t first = group * panels_ * kPanel;
   s.bias = static_cast<const int32_t*>(bias_.data()) + first;
   s.b = static_cast<const int32_t*>(b_.data()) + first;
-  s.c = static_cast<const int32_t*>(c_.data()) + first;
-  s.narrow = static_cast<const uint8_t*>(narrow_.data()) + group * panels_;
+  s.shift = static_cast<const int32_t*>(shift_.data()) + first;
+  s.ways = static_cast<const PanelWay*>(ways_.data()) + group * panels_;
   return s;
 }
 

@@ -39,7 +39,7 @@ class Columns {
 
  private:
   size_t panels_ = 0, per_group_ = 0;
-  Buffer bias_, b_, c_, narrow_;
+  Buffer bias_, b_, shift_, ways_;
 };
 
 }  // namespace mulshift

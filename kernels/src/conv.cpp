@@ -152,8 +152,8 @@ Stages from_column(const Stages& stages, size_t column) {
   Stages s = stages;
   s.bias += column;
   s.b += column;
-  s.c += column;
-  s.narrow += column / kPanel;
+  s.shift += column;
+  s.ways += column / kPanel;
   return s;
 }
 
@@ -161,7 +161,7 @@ Stages from_column(const Stages& stages, size_t column) {
 bool is_plain(const Stages& s, size_t columns) {
   if (columns % kPanel || s.first.type != Type::u8 || s.add || s.table || s.again) return false;
   for (size_t i = 0; i < columns / kPanel; ++i) {
-    if (!s.narrow[i]) return false;
+    if (s.ways[i].way == Way::any) return false;
   }
   return true;
 }

@@ -49,7 +49,7 @@ struct Dense {
   void (*multiply)(const Product& product, int32_t* acc, size_t acc_stride);
 
   // The same and the first stage of the epilogue in one, without memory between them; null where there is none.
-  // For u8 outputs without further stages, whole panels, all narrow. `stages` starts at the first column.
+  // For u8 outputs without further stages, whole panels, none of Way::any. `stages` starts at the first column.
   void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
 };
 

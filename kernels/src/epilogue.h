@@ -19,10 +19,12 @@
 
 namespace mulshift {
 
+// Both sides of an Add share the shift. Way::high: left shifts are of t and r less their zero points.
 struct AddStage {
   Type r_type;
   int32_t t_zero_point, r_zero_point, t_multiplier, r_multiplier, shift;
-  bool narrow;
+  Way way;
+  int32_t left;
   Output out;
 };
 
@@ -32,15 +34,22 @@ struct TableStage {
 };
 
 struct AgainStage {
-  int32_t x_zero_point, b, c;
-  bool narrow;
+  int32_t x_zero_point;
+  Ratio ratio;
   Output out;
 };
 
-// What a node knows from its creation on. Arrays hold one entry a column, padded to whole panels with 0 (c with 2).
+// How the first stage of a panel of sixteen columns is computed.
+struct PanelWay {
+  Way way;
+  int32_t left;
+};
+
+// What a node knows from its creation on. Arrays hold one entry a column, padded to whole panels; b and shift as the way
+// of their panel wants them.
 struct Stages {
-  const int32_t *bias, *b, *c;
-  const uint8_t* narrow;  // one flag a panel of sixteen columns: 32-bit arithmetic holds the whole first stage
+  const int32_t *bias, *b, *shift;
+  const PanelWay* ways;  // one a panel
   Output first;           // Type::none: y is acc itself
   const AddStage* add = nullptr;
   const TableStage* table = nullptr;
@@ -68,76 +77,127 @@ struct Finish {
   static void run(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
                   size_t first_column, size_t columns) {
     const Stages& s = *e.stages;
-    const bool plain = s.first.type == Type::u8 && !s.add && !s.table && !s.again;
     for (size_t i = 0; i < columns; i += kPanel) {
       const size_t column = first_column + i, count = columns - i < kPanel ? columns - i : kPanel;
-      const size_t at = first_row * e.stride + column;
-      if (plain && s.narrow[column / kPanel] && count == kPanel) {
-        simple(s, acc + i, acc_stride, rows, column, static_cast<uint8_t*>(e.y) + at, e.stride);
-      } else {
-        general(e, acc + i, acc_stride, rows, column, at, count);
+      const Block block = {acc + i, acc_stride, rows, first_row * e.stride + column, count};
+      if (s.first.type == Type::none) {
+        copy(e, block);
+        continue;
+      }
+      const PanelWay way = s.ways[column / kPanel];
+      const V b = V::load(s.b + column), shift = V::load(s.shift + column);
+      switch (way.way) {
+        case Way::low:
+          scaled(e, block, Scaling<V, Way::low>(b, shift, 0));
+          break;
+        case Way::high:
+          scaled(e, block, Scaling<V, Way::high>(b, shift, way.left));
+          break;
+        case Way::any:
+          const Clamp<V> clamp(s.first);
+          staged(e, block, [&](V x) { return rescale_wide(x, b, shift, clamp); });
       }
     }
   }
 
  private:
-  static void simple(const Stages& s, const int32_t* acc, size_t acc_stride, size_t rows, size_t column, uint8_t* y,
-                     size_t stride) {
-    const V b = V::load(s.b + column), c = V::load(s.c + column);
-    const V half = V::power(c - V::set1(1));
-    const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-    for (size_t r = 0; r < rows; ++r, acc += acc_stride, y += stride) {
-      clamp.store((V::load(acc) * b + half).shift_right(c), y);
+  // Rows of one panel; `at` is the first output element.
+  struct Block {
+    const int32_t* acc;
+    size_t stride, rows, at, count;
+  };
+
+  static void copy(const Epilogue& e, const Block& block) {
+    for (size_t r = 0; r < block.rows; ++r) {
+      put(V::load(block.acc + r * block.stride), Type::s32, e.y, block.at + r * e.stride, block.count);
     }
   }
 
-  static void general(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t rows, size_t column, size_t at,
-                      size_t count) {
+  template <class S>
+  static void scaled(const Epilogue& e, const Block& block, const S& scaling) {
     const Stages& s = *e.stages;
-    if (s.first.type == Type::none) {
-      for (size_t r = 0; r < rows; ++r, acc += acc_stride, at += e.stride) {
-        put(V::load(acc), Type::s32, e.y, at, count);
+    if (s.first.type == Type::u8 && !s.add && !s.table && !s.again && block.count == kPanel) {
+      const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+      uint8_t* y = static_cast<uint8_t*>(e.y) + block.at;
+      for (size_t r = 0; r < block.rows; ++r) {
+        clamp.store(scaling(V::load(block.acc + r * block.stride)), y + r * e.stride);
       }
       return;
     }
-    const bool narrow = s.narrow[column / kPanel] != 0;
-    const V b = V::load(s.b + column), c = V::load(s.c + column);
-    const V half = V::power((c - V::set1(1)).min(V::set1(30)));
     const Clamp<V> clamp(s.first);
-    for (size_t r = 0; r < rows; ++r, acc += acc_stride, at += e.stride) {
-      const V x = V::load(acc);
-      V y = narrow ? rescale_narrow(x, b, c, half, clamp) : rescale_wide(x, b, c, clamp);
-      Type type = s.first.type;
-      if (s.add) {
-        y = add(*s.add, y, get(s.add->r_type, e.r, at, count));
-        type = s.add->out.type;
-      }
-      if (s.table) {
-        y = look_up(*s.table, y);
-        type = s.table->type;
-      }
-      put(y, type, e.y, at, count);
-      if (s.again) put(rescale(*s.again, y), s.again->out.type, e.q, at, count);
-    }
+    staged(e, block, [&](V x) { return clamp(scaling(x)); });
   }
 
-  static V add(const AddStage& s, V t, V r) {
-    const V x = t - V::set1(s.t_zero_point), z = r - V::set1(s.r_zero_point);
-    const V bt = V::set1(s.t_multiplier), br = V::set1(s.r_multiplier), c = V::set1(s.shift);
-    const Clamp<V> clamp(s.out);
-    if (s.narrow) {
-      const V sum = x * bt + z * br + V::set1(int32_t{1} << (s.shift - 1));
-      return (sum.shift_right(c) + clamp.zero_point).max(clamp.low).min(clamp.high);
+  // first: accumulators to t. Each combination of the later stages has its own loop.
+  template <class F>
+  static void staged(const Epilogue& e, const Block& block, const F& first) {
+    const Stages& s = *e.stages;
+    if (!s.add) return with_table(e, block, [&](V x, size_t) { return first(x); });
+    const AddStage& a = *s.add;
+    const V tz = V::set1(a.t_zero_point), rz = V::set1(a.r_zero_point), bt = V::set1(a.t_multiplier),
+            br = V::set1(a.r_multiplier), shift = V::set1(a.shift);
+    const Clamp<V> clamp(a.out);
+    const auto r = [&](size_t at) { return get(a.r_type, e.r, at, block.count) - rz; };
+    if (a.way == Way::any) {
+      return with_table(e, block, [&](V x, size_t at) {
+        const typename V::Wide sum = V::add(V::multiply(first(x) - tz, bt), V::multiply(r(at), br));
+        return V::round_shift(sum, shift, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
+      });
     }
-    const typename V::Wide sum = V::add(V::multiply(x, bt), V::multiply(z, br));
-    return V::round_shift(sum, c, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
+    const V half = V::power(shift - V::set1(1));
+    if (a.way == Way::low) {
+      return with_table(e, block, [&](V x, size_t at) {
+        return clamp(((first(x) - tz) * bt + r(at) * br + half).shift_right(shift));
+      });
+    }
+    with_table(e, block, [&](V x, size_t at) {
+      const V high = V::high((first(x) - tz).shift_left(a.left), bt, r(at).shift_left(a.left), br);
+      return clamp((high + half).shift_right(shift));
+    });
   }
 
-  static V rescale(const AgainStage& s, V y) {
-    const V x = y - V::set1(s.x_zero_point), b = V::set1(s.b), c = V::set1(s.c);
-    const Clamp<V> clamp(s.out);
-    if (s.narrow) return rescale_narrow(x, b, c, V::set1(int32_t{1} << (s.c - 1)), clamp);
-    return rescale_wide(x, b, c, clamp);
+  template <class F>
+  static void with_table(const Epilogue& e, const Block& block, const F& f) {
+    const Stages& s = *e.stages;
+    if (!s.table) return with_again(e, block, f);
+    with_again(e, block, [&](V x, size_t at) { return look_up(*s.table, f(x, at)); });
+  }
+
+  template <class F>
+  static void with_again(const Epilogue& e, const Block& block, const F& f) {
+    const Stages& s = *e.stages;
+    const Type type = type_of_y(s);
+    if (!s.again) return each_row(e, block, [&](V x, size_t at) { put(f(x, at), type, e.y, at, block.count); });
+    const AgainStage& a = *s.again;
+    const V zero_point = V::set1(a.x_zero_point), b = V::set1(a.ratio.b), shift = V::set1(a.ratio.shift);
+    const Clamp<V> clamp(a.out);
+    const auto both = [&](V y, V q, size_t at) {
+      put(y, type, e.y, at, block.count);
+      put(q, a.out.type, e.q, at, block.count);
+    };
+    if (a.ratio.way == Way::any) {
+      return each_row(e, block, [&](V x, size_t at) {
+        const V y = f(x, at);
+        both(y, rescale_wide(y - zero_point, b, shift, clamp), at);
+      });
+    }
+    if (a.ratio.way == Way::low) {
+      const Scaling<V, Way::low> scaling(b, shift, 0);
+      return each_row(e, block, [&](V x, size_t at) {
+        const V y = f(x, at);
+        both(y, clamp(scaling(y - zero_point)), at);
+      });
+    }
+    const Scaling<V, Way::high> scaling(b, shift, a.ratio.left);
+    each_row(e, block, [&](V x, size_t at) {
+      const V y = f(x, at);
+      both(y, clamp(scaling(y - zero_point)), at);
+    });
+  }
+
+  template <class F>
+  static void each_row(const Epilogue& e, const Block& block, const F& f) {
+    for (size_t r = 0; r < block.rows; ++r) f(V::load(block.acc + r * block.stride), block.at + r * e.stride);
   }
 
   static V look_up(const TableStage& s, V y) {

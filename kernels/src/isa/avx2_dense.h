@@ -122,8 +122,8 @@ __attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size
   tile<Step, ROWS, HALF>(t, Sink{acc, stride});
 }
 
-// y and the arrays of `s` at the tile's first column.
-template <class Step, size_t ROWS>
+// y at the tile's first column.
+template <class Step, Way WAY, size_t ROWS>
 __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
   struct Sink {
     const Stages& s;
@@ -131,9 +131,9 @@ __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t c
     uint8_t* y;
     size_t stride;
     void put(size_t r, V x) const {
-      const V c = V::load(s.c + column), half = V::power(c - V::set1(1));
+      const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
       const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-      clamp.store((x * V::load(s.b + column) + half).shift_right(c), y + r * stride);
+      clamp.store(scaling(x), y + r * stride);
     }
   };
   tile<Step, ROWS, false>(t, Sink{s, column, y, stride});
@@ -146,9 +146,9 @@ template <class Step, bool HALF>
 constexpr Accumulate kAccumulate[6] = {to_accumulators<Step, 1, HALF>, to_accumulators<Step, 2, HALF>,
                                        to_accumulators<Step, 3, HALF>, to_accumulators<Step, 4, HALF>,
                                        to_accumulators<Step, 5, HALF>, to_accumulators<Step, 6, HALF>};
-template <class Step>
-constexpr ToBytes kToBytes[6] = {to_bytes<Step, 1>, to_bytes<Step, 2>, to_bytes<Step, 3>,
-                                 to_bytes<Step, 4>, to_bytes<Step, 5>, to_bytes<Step, 6>};
+template <class Step, Way WAY>
+constexpr ToBytes kToBytes[6] = {to_bytes<Step, WAY, 1>, to_bytes<Step, WAY, 2>, to_bytes<Step, WAY, 3>,
+                                 to_bytes<Step, WAY, 4>, to_bytes<Step, WAY, 5>, to_bytes<Step, WAY, 6>};
 
 // One panel of weights stays in the first-level cache while the rows go by. Rows are cut into nearly equal tiles: 7 into
 // 4 and 3, not into 6 and 1.
@@ -177,7 +177,9 @@ inline void multiply(const Product& p, int32_t* acc, size_t stride) {
 template <class Step>
 inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
   each_tile(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    kToBytes<Step>[rows - 1](tile, stages, n, y + m * stride + n, stride);
+    const bool low = stages.ways[n / kPanel].way == Way::low;
+    const auto& run = low ? kToBytes<Step, Way::low> : kToBytes<Step, Way::high>;
+    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
   });
 }
 

@@ -199,11 +199,27 @@ class Product final : public Kernel {
     if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
     const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
     const int64_t r = farthest(lowest(add_.r_type), highest(add_.r_type), add_.r_zero_point);
-    // Both below 2^17 * 2^31, so the sum is far below 2^62.
-    const int64_t most = t * add_.t_multiplier + r * add_.r_multiplier;
-    add_.narrow = add_.shift <= 31 && most + (int64_t{1} << (add_.shift - 1)) <= INT32_MAX;
+    choose_way(t, r);
     stages_.add = &add_;
     return add_.out;
+  }
+
+  // Both sides are below 2^17 and the multipliers below 2^31, so the sum is far below 2^62.
+  void choose_way(int64_t t, int64_t r) {
+    const int64_t sum = t * add_.t_multiplier + r * add_.r_multiplier;
+    add_.left = 0;
+    add_.way = Way::low;
+    if (add_.shift <= 31 && sum + (int64_t{1} << (add_.shift - 1)) <= INT32_MAX) return;
+    const int32_t larger = add_.t_multiplier > add_.r_multiplier ? add_.t_multiplier : add_.r_multiplier;
+    const int32_t wanted = add_.shift < 33 ? 33 - add_.shift : 0, room = room_of(larger);
+    const int32_t up = wanted < room ? wanted : room, left = wanted - up, shift = add_.shift + wanted - 32;
+    add_.way = Way::any;
+    if (left > room_of(t > r ? t : r) || shift > 31 || sum >= int64_t{1} << (62 - wanted)) return;
+    add_.way = Way::high;
+    add_.left = left;
+    add_.t_multiplier <<= up;
+    add_.r_multiplier <<= up;
+    add_.shift = shift;
   }
 
   Type read_table(Node& node, size_t input, Type index) {
@@ -225,10 +241,8 @@ class Product final : public Kernel {
       node.fail("q_b and q_c must have one element");
       return;
     }
-    again_.b = *b.as<int32_t>();
-    again_.c = *c.as<int32_t>();
     const int64_t most = farthest(lowest(last.type), highest(last.type), again_.x_zero_point);
-    again_.narrow = again_.c <= 31 && most * again_.b + (int64_t{1} << (again_.c - 1)) <= INT32_MAX;
+    again_.ratio = find_ratio(most, *b.as<int32_t>(), *c.as<int32_t>());
     stages_.again = &again_;
   }
 

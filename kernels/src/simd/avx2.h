@@ -68,6 +68,10 @@ struct V {
   V min(V o) const { return {_mm256_min_epi32(lo, o.lo), _mm256_min_epi32(hi, o.hi)}; }
   V max(V o) const { return {_mm256_max_epi32(lo, o.lo), _mm256_max_epi32(hi, o.hi)}; }
   V shift_right(V c) const { return {_mm256_srav_epi32(lo, c.lo), _mm256_srav_epi32(hi, c.hi)}; }
+  V shift_left(int32_t count) const {
+    const __m128i c = _mm_cvtsi32_si128(count);
+    return {_mm256_sll_epi32(lo, c), _mm256_sll_epi32(hi, c)};
+  }
   static V power(V c) {
     const __m256i one = _mm256_set1_epi32(1);
     return {_mm256_sllv_epi32(one, c.lo), _mm256_sllv_epi32(one, c.hi)};
@@ -81,6 +85,16 @@ struct V {
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(read256(x), read256(w))),
             _mm256_add_epi32(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)))};
+  }
+
+  static V high(V a, V b) {
+    return {halves(_mm256_mul_epi32(a.lo, b.lo), _mm256_mul_epi32(odd(a.lo), odd(b.lo))),
+            halves(_mm256_mul_epi32(a.hi, b.hi), _mm256_mul_epi32(odd(a.hi), odd(b.hi)))};
+  }
+  static V high(V a, V b, V c, V d) {
+    const Wide x = multiply(a, b), y = multiply(c, d);
+    return {halves(_mm256_add_epi64(x.v[0], y.v[0]), _mm256_add_epi64(x.v[1], y.v[1])),
+            halves(_mm256_add_epi64(x.v[2], y.v[2]), _mm256_add_epi64(x.v[3], y.v[3]))};
   }
 
   static Wide multiply(V a, V b) {
@@ -108,6 +122,8 @@ struct V {
   static __m256i join(__m256i even, __m256i odd_lanes) {
     return _mm256_blend_epi32(even, _mm256_slli_epi64(odd_lanes, 32), 0xaa);
   }
+  // The upper halves of 64-bit lanes: even lanes move down, odd ones stay.
+  static __m256i halves(__m256i even, __m256i odd_lanes) { return _mm256_blend_epi32(odd(even), odd_lanes, 0xaa); }
   __m256i packed16() const { return _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8); }
   // The low half of each 64-bit lane of c, low and high counts; upper halves of c are zero.
   static __m256i round_shift4(__m256i x, __m256i c, __m256i low, __m256i high) {

@@ -59,6 +59,8 @@ struct V {
   V max(V o) const { return each(o, [](int32_t a, int32_t b) { return a > b ? a : b; }); }
   // Arithmetic shift right, each lane by its own count, 0 to 31.
   V shift_right(V counts) const { return each(counts, [](int32_t a, int32_t c) { return a >> c; }); }
+  // x * 2^count, which must fit.
+  V shift_left(int32_t count) const { return each(set1(count), [](int32_t a, int32_t c) { return a * (1 << c); }); }
   // 2^count, count 0 to 30.
   static V power(V counts) { return counts.each(counts, [](int32_t, int32_t c) { return int32_t{1} << c; }); }
 
@@ -73,6 +75,18 @@ struct V {
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 16; ++i) sum.v[i] += x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1];
     return sum;
+  }
+
+  // Floor of a * b / 2^32, and of (a * b + c * d) / 2^32; the sum must fit 64 bits.
+  static V high(V a, V b) {
+    return a.each(b, [](int32_t x, int32_t y) { return static_cast<int32_t>((int64_t{x} * y) >> 32); });
+  }
+  static V high(V a, V b, V c, V d) {
+    V r;
+    for (int i = 0; i < 16; ++i) {
+      r.v[i] = static_cast<int32_t>((int64_t{a.v[i]} * b.v[i] + int64_t{c.v[i]} * d.v[i]) >> 32);
+    }
+    return r;
   }
 
   // Exact 64-bit products.
