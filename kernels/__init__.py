@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import sys
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ MIN_SHIFT, MAX_SHIFT = 2, 62
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}
 _Integers: TypeAlias = NDArray[Any]
 
-__all__ = ["ABI_VERSION", "library_path", "requantize"]
+__all__ = ["ABI_VERSION", "instruction_set", "instruction_sets", "library_path", "requantize"]
 
 
 def library_path() -> Path:
@@ -34,6 +35,24 @@ def library_path() -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the kernel library is not built; run 'pip install -e .' in the checkout")
     return path
+
+
+def instruction_set() -> str:
+    """The instruction set whose kernels this process uses: the best one, or what MULSHIFT_ISA names.
+
+    Raises:
+        ValueError: MULSHIFT_ISA names one that is unknown or that this machine cannot run.
+    """
+    name = _library().mulshift_isa()
+    if name is None:
+        raise ValueError(f"MULSHIFT_ISA must be one of {', '.join(instruction_sets())} on this machine")
+    return str(name.decode())
+
+
+def instruction_sets() -> list[str]:
+    """Those with kernels of their own that this machine runs, the best first. All give the same bits."""
+    names = (_library().mulshift_runnable_isa(i) for i in itertools.count())
+    return [name.decode() for name in itertools.takewhile(lambda name: name is not None, names)]
 
 
 def requantize(
@@ -96,6 +115,8 @@ def _library() -> ctypes.CDLL:
     found = library.mulshift_abi_version()
     if found != ABI_VERSION:
         raise ImportError(f"{library_path()}: ABI version {found}, expected {ABI_VERSION}; reinstall mulshift")
+    library.mulshift_isa.restype = library.mulshift_runnable_isa.restype = ctypes.c_char_p
+    library.mulshift_isa.argtypes, library.mulshift_runnable_isa.argtypes = [], [ctypes.c_size_t]
     pointer, size, s32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32
     kernel = library.mulshift_requantize_half_up_s32_s32
     kernel.restype = None

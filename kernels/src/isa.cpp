@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "mulshift/kernels.h"
+
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -70,3 +72,15 @@ const Isa* isa() {
 }
 
 }  // namespace mulshift
+
+extern "C" const char* mulshift_isa(void) {
+  const mulshift::Isa* isa = mulshift::isa();
+  return isa ? isa->name : nullptr;
+}
+
+extern "C" const char* mulshift_runnable_isa(size_t i) {
+  for (const mulshift::Choice& choice : mulshift::choices) {
+    if (choice.runs() && i-- == 0) return choice.isa->name;
+  }
+  return nullptr;
+}

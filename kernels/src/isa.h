@@ -9,14 +9,20 @@ namespace mulshift {
 struct DenseKernels;
 struct DepthwiseKernels;
 struct ElementwiseKernels;
+struct LerpKernels;
 struct PoolKernels;
+struct ReduceKernels;
+struct TableKernels;
 
 struct Isa {
   const char* name;  // what MULSHIFT_ISA takes
   const DenseKernels& dense;
   const DepthwiseKernels& depthwise;
   const ElementwiseKernels& elementwise;
+  const LerpKernels& lerp;
   const PoolKernels& pool;
+  const ReduceKernels& reduce;
+  const TableKernels& table;
 };
 
 extern const Isa portable_isa;

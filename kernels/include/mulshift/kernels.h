@@ -26,6 +26,13 @@ extern "C" {
 /* MULSHIFT_ABI_VERSION of the library that was loaded. */
 MULSHIFT_API int32_t mulshift_abi_version(void);
 
+/* The instruction set whose kernels this process uses: the best that the machine runs, or the one that the environment
+ * variable MULSHIFT_ISA names. NULL if it names one that is unknown or that this machine cannot run. */
+MULSHIFT_API const char* mulshift_isa(void);
+
+/* The i-th instruction set that this machine runs, the best first; NULL where there is none. */
+MULSHIFT_API const char* mulshift_runnable_isa(size_t i);
+
 /* y[i][j] = clamp(((acc[i][j] * b[j] + 2^(c[j]-1)) >> c[j]) + zero_point, qmin, qmax), rounding half up, once.
  *
  * acc, y: [rows][channels], row-major; y may be acc itself.  b, c: [channels], 0 <= b < 2^31, 2 <= c <= 62.

@@ -14,6 +14,15 @@ size_t Inference::inputs() const {
   return succeeded(api_, ShapeInferContext_GetInputCount(api_, context_, &count)) ? count : 0;
 }
 
+Type Inference::type(size_t input) const {
+  TypeAndShape* info = nullptr;  // stays ONNX Runtime's
+  Type type = Type::none;
+  Shape shape;
+  if (!succeeded(api_, ShapeInferContext_GetInputTypeShape(api_, context_, input, &info))) return Type::none;
+  read(api_, info, &type, &shape);
+  return type;
+}
+
 OpenShape Inference::input(size_t i) const {
   OpenShape made;
   TypeAndShape* info = nullptr;  // stays ONNX Runtime's

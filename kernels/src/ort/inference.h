@@ -30,6 +30,7 @@ class Inference {
       : api_(api), context_(context), outputs_(outputs) {}
 
   size_t inputs() const;
+  Type type(size_t input) const;
   // ONNX Runtime does not tell a scalar from an unknown rank here: neither is `known`.
   OpenShape input(size_t i) const;
   int64_t integer(const char* attribute, int64_t otherwise) const;

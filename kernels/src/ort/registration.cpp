@@ -92,14 +92,18 @@ Status* run_kernel(void* made, KernelContext* context) {
   return error(kernel.api, call.message());
 }
 
-// ONNX Runtime neither reads nor releases a status from here.
+// ONNX Runtime asks the first entry of the name, whatever the types, and neither reads nor releases a status from here.
 Status* infer(const CustomOp* op, ShapeInferContext* context) {
   const Entry& entry = entry_of(op);
   Type outputs[kMaxOutputs];
   const Inference reader(entry.api, context, outputs);
   for (size_t i = 0; i < entry.row->outputs; ++i) {
-    const char* attribute = entry.row->output_types[i].attribute;
-    outputs[i] = attribute ? static_cast<Type>(reader.integer(attribute, 0)) : fixed_type(entry, i);
+    const OutputType& rule = entry.row->output_types[i];
+    if (rule.attribute) {
+      outputs[i] = static_cast<Type>(reader.integer(rule.attribute, 0));
+    } else {
+      outputs[i] = rule.input >= 0 ? reader.type(static_cast<size_t>(rule.input)) : rule.type;
+    }
   }
   entry.row->infer(reader);
   return nullptr;

@@ -1,0 +1,25 @@
+// Tables that every instruction set fills from its V alone.
+#ifndef MULSHIFT_SRC_ISA_TABLES_H
+#define MULSHIFT_SRC_ISA_TABLES_H
+
+#include "../elementwise.h"
+#include "../lerp.h"
+#include "../pool.h"
+#include "../reduce.h"
+#include "../table.h"
+
+namespace mulshift {
+
+template <class V>
+struct Tables {
+  static constexpr ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add,
+                                                     Elementwise<V>::mul, Elementwise<V>::affine};
+  static constexpr LerpKernels lerp = {Lerp<V>::row};
+  static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
+  static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
+  static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words};
+};
+
+}  // namespace mulshift
+
+#endif

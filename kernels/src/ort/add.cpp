@@ -1,0 +1,42 @@
+// Add(x, y) -> out: two scales, one rounding.
+#include "../elementwise.h"
+#include "../isa.h"
+#include "elementwise.h"
+
+namespace mulshift {
+namespace ort {
+namespace {
+
+class Add final : public Kernel {
+ public:
+  void read(Node& node) override {
+    spec_.x_type = node.type(0);
+    spec_.y_type = node.type(1);
+    spec_.x_zero_point = node.zero_point("x_zero_point", spec_.x_type);
+    spec_.y_zero_point = node.zero_point("y_zero_point", spec_.y_type);
+    spec_.x_multiplier = node.multiplier("x_multiplier");
+    spec_.y_multiplier = node.multiplier("y_multiplier");
+    spec_.shift = node.shift("shift");
+    spec_.out = node.output();
+    const int64_t bound = farthest(spec_.x_type, spec_.x_zero_point) * spec_.x_multiplier +
+                          farthest(spec_.y_type, spec_.y_zero_point) * spec_.y_multiplier;
+    spec_.narrow = is_narrow(bound, 1, spec_.shift, spec_.out);
+  }
+
+  bool run(Call& call) const override {
+    const Tensor x = call.input(0, "x"), y = call.input(1, "y");
+    if (!call.ok()) return false;
+    const auto kernel = fits_clamp(spec_.out) ? isa()->elementwise.add : exact_elementwise.add;
+    return run_elementwise(call, {x, y}, spec_, kernel);
+  }
+
+ private:
+  AddSpec spec_;
+};
+
+}  // namespace
+
+Kernel* make_add() { return make<Add>(); }
+
+}  // namespace ort
+}  // namespace mulshift

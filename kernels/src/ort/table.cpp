@@ -1,0 +1,58 @@
+// Table(x, table) -> y: 256 entries by the bits of x.
+#include "../table.h"
+
+#include "../broadcast.h"
+#include "../isa.h"
+#include "operator.h"
+
+namespace mulshift {
+namespace ort {
+namespace {
+
+constexpr size_t kPiece = 16384;
+
+struct Lookup {
+  const uint8_t* x;
+  const Tensor* table;
+  void* y;
+
+  static void run(const void* self, size_t first, size_t last) {
+    const Lookup& job = *static_cast<const Lookup*>(self);
+    const TableKernels& kernels = isa()->table;
+    const uint8_t* x = job.x + first;
+    if (job.table->type == Type::s16) {
+      return kernels.words(x, last - first, job.table->as<int16_t>(), static_cast<int16_t*>(job.y) + first);
+    }
+    kernels.bytes(x, last - first, job.table->as<uint8_t>(), static_cast<uint8_t*>(job.y) + first);
+  }
+};
+
+class TableKernel final : public Kernel {
+ public:
+  void read(Node& node) override {
+    const Tensor table = node.constant_or_none(1, "table");
+    if (table.data && !is_table(table)) node.fail("table must have 256 elements along one axis");
+  }
+
+  bool run(Call& call) const override {
+    const Tensor x = call.input(0, "x"), table = call.input(1, "table");
+    if (!call.ok()) return false;
+    if (!is_table(table)) return call.fail("table must have 256 elements along one axis");
+    const Lookup job{x.as<uint8_t>(), &table, call.output(0, x.shape)};
+    if (!job.y) return false;
+    for_ranges(x.shape.count(), kPiece, Lookup::run, &job, call.parallel());
+    return true;
+  }
+
+ private:
+  static bool is_table(const Tensor& table) { return table.shape.rank == 1 && table.shape.dims[0] == 256; }
+};
+
+}  // namespace
+
+Kernel* make_table() { return make<TableKernel>(); }
+
+void infer_same(const Inference& inference) { inference.output(0, inference.input(0)); }
+
+}  // namespace ort
+}  // namespace mulshift

@@ -1,0 +1,249 @@
+"""Each elementwise and pooling kernel equals its operator's Python reference, bit for bit, on every instruction set.
+
+The tests here run with the instruction set of this process; the last one runs them again with each of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import S8, S16, S32, U8, check, integers, output
+
+from mulshift import kernels
+
+MANY = settings(max_examples=40, deadline=None)
+
+seeds = st.integers(0, 2**32 - 1)
+small = st.sampled_from([U8, S8, S16])
+ends = st.sampled_from(
+    [
+        (U8, 0, 255),
+        (U8, 3, 200),
+        (S8, -128, 127),
+        (S8, -127, 5),
+        (S16, -32768, 32767),
+        (S32, -(2**31), 2**31 - 1),
+        (S32, -(2**31), -7),
+    ]
+)
+lengths = st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 1000]))
+# Shapes that broadcast with [2, 3, 4, n].
+others = st.sampled_from(["same", "scalar", "one", "last", "middle", "rows", "first", "mixed"])
+
+
+def _other(kind: str, n: int) -> tuple[int, ...]:
+    return {
+        "same": (2, 3, 4, n),
+        "scalar": (),
+        "one": (1,),
+        "last": (n,),
+        "middle": (3, 1, 1),
+        "rows": (4, 1),
+        "first": (2, 1, 1, 1),
+        "mixed": (3, 1, n),
+    }[kind]
+
+
+def _dyadics(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """b of at most `bits` bits and c near it, so that results are spread over the range; rarely any c at all."""
+    b = rng.integers(0, 2**bits, shape, np.int64)
+    c = np.clip(bits + rng.integers(-4, 20, shape), 2, 62)
+    anything = rng.random() < 0.2
+    return b.astype(S32), (rng.integers(2, 63, shape) if anything else c).astype(S32)
+
+
+def _zero_point(rng: np.random.Generator, dtype: Any) -> int:
+    return int(integers(rng, dtype, (1,))[0])
+
+
+def _output(rng: np.random.Generator, kind: tuple[Any, int, int]) -> dict[str, int]:
+    dtype, low, high = kind
+    wide = dtype == S32 and rng.random() < 0.5
+    return output(dtype, low, high, _zero_point(rng, S32 if wide else S8))
+
+
+@MANY
+@given(seeds, ends, st.sampled_from([U8, S8, S16, S32]), lengths, others, others, st.sampled_from([3, 14, 22, 31]))
+def test_requantize(seed: int, kind: tuple[Any, int, int], dtype: Any, n: int, bs: str, cs: str, bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = integers(rng, dtype, (2, 3, 4, n))
+    b, c = _dyadics(rng, _other(bs, n), bits)[0], _dyadics(rng, _other(cs, n), bits)[1]
+    zx = 0 if dtype == S32 else _zero_point(rng, dtype)
+    fed = [(0,), (0, 1, 2)][seed % 2]
+    check("Requantize", [x, b, c], {"x_zero_point": zx, **_output(rng, kind)}, fed)
+
+
+@MANY
+@given(seeds, st.sampled_from([4, 17]), ends)
+def test_requantize_broadcasts_x_too(seed: int, n: int, kind: tuple[Any, int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    b, c = _dyadics(rng, (3, n), 20)
+    check("Requantize", [integers(rng, U8, (2, 1, 1)), b, c], {"x_zero_point": 3, **_output(rng, kind)})
+
+
+@MANY
+@given(seeds, ends, small, small, lengths, others, st.sampled_from([3, 14, 22, 31]))
+def test_add(seed: int, kind: tuple[Any, int, int], left: Any, right: Any, n: int, shape: str, bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = integers(rng, left, (2, 3, 4, n)), integers(rng, right, _other(shape, n))
+    bx, by = (int(v) for v in rng.integers(0, 2**bits, 2))
+    a = {"x_zero_point": _zero_point(rng, left), "y_zero_point": _zero_point(rng, right)}
+    a |= {"x_multiplier": bx, "y_multiplier": by, "shift": int(np.clip(bits + rng.integers(-4, 20), 2, 62))}
+    inputs = [x, y] if seed % 2 else [y, x]
+    if not seed % 2:
+        a |= {"x_zero_point": a["y_zero_point"], "y_zero_point": a["x_zero_point"]}
+    check("Add", inputs, a | _output(rng, kind), (0, 1))
+
+
+@MANY
+@given(seeds, ends, small, st.sampled_from([U8, S8]), lengths, others, st.sampled_from([3, 14, 22, 31]))
+def test_mul(seed: int, kind: tuple[Any, int, int], left: Any, right: Any, n: int, shape: str, bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = integers(rng, left, (2, 3, 4, n)), integers(rng, right, _other(shape, n))
+    a = {"x_zero_point": _zero_point(rng, left), "y_zero_point": _zero_point(rng, right)}
+    a |= {"multiplier": int(rng.integers(0, 2**bits)), "shift": int(np.clip(bits + rng.integers(-4, 30), 2, 62))}
+    check("Mul", [x, y], a | _output(rng, kind), (0, 1))
+
+
+@MANY
+@given(seeds, ends, small, lengths, st.lists(others, min_size=4, max_size=4), st.sampled_from([3, 10, 31]))
+def test_affine(seed: int, kind: tuple[Any, int, int], dtype: Any, n: int, shapes: list[str], bits: int) -> None:
+    rng = np.random.default_rng(seed)
+    w = rng.integers(-(2**10), 2**10, _other(shapes[0], n)).astype(S32)
+    bias = rng.integers(-(2**15), 2**15, _other(shapes[1], n)).astype(S32)
+    b, c = _dyadics(rng, _other(shapes[2], n), bits)[0], _dyadics(rng, _other(shapes[3], n), bits)[1]
+    a = {"x_zero_point": _zero_point(rng, dtype), **_output(rng, kind)}
+    check("Affine", [integers(rng, dtype, (2, 3, 4, n)), w, bias, b, c], a)
+
+
+@MANY
+@given(seeds, st.sampled_from([U8, S8]), small, st.integers(0, 200))
+def test_table(seed: int, dtype: Any, entries: Any, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    fed = [(0,), (0, 1)][seed % 2]
+    check("Table", [integers(rng, dtype, (3, n)), integers(rng, entries, (256,))], {}, fed)
+
+
+def test_table_of_every_byte() -> None:
+    table = np.random.default_rng(0).permutation(256).astype(U8)
+    x = np.tile(np.arange(256, dtype=U8), 3)
+    for start in range(70):
+        check("Table", [x[start:], table], {})
+
+
+@MANY
+@given(
+    seeds,
+    ends,
+    small,
+    st.lists(st.sampled_from([1, 2, 3, 7, 17, 70]), min_size=1, max_size=4),
+    st.sets(st.integers(0, 3), min_size=1),
+    st.sampled_from([0, 1]),
+)
+def test_reduce_mean(
+    seed: int, kind: tuple[Any, int, int], dtype: Any, shape: list[int], chosen: set[int], keep: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    axes = sorted({i % len(shape) for i in chosen})
+    axes = [i - len(shape) if rng.random() < 0.5 else i for i in axes]
+    bits = int(rng.choice([8, 22, 31]))
+    a = {"x_zero_point": _zero_point(rng, dtype), "keepdims": keep}
+    a |= {"multiplier": int(rng.integers(0, 2**bits)), "shift": int(np.clip(bits + rng.integers(-4, 20), 2, 62))}
+    terms = int(np.prod([shape[i] for i in axes]))
+    x = integers(rng, dtype, shape)
+    if terms * 2**16 >= 2**31:  # N * |x - zx| < 2^31 is the compiler's promise
+        x = (x % 16).astype(dtype)
+        a["x_zero_point"] = 3
+    check("ReduceMean", [x, np.array(axes, np.int64)], a | _output(rng, kind))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 7, 1280), (2, 1280, 7, 7), (3, 40, 197), (1, 300, 300, 3)])
+def test_reduce_mean_of_images(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    a = {"x_zero_point": 120, "keepdims": 1, "multiplier": 21399, "shift": 20, **output(U8, 0, 255, 128)}
+    for axes in ([1, 2], [2, 3], [-1]):
+        if max(axes) < len(shape):
+            check("ReduceMean", [integers(rng, U8, shape), np.array(axes, np.int64)], a)
+
+
+def test_reduce_mean_beyond_32_bits_of_plain_sums() -> None:
+    """The sum of x leaves int32 although that of x - zx does not."""
+    x = np.full((1, 70000), 32767, S16)
+    a = {"x_zero_point": 32760, "keepdims": 0, "multiplier": 2**30, "shift": 46, **output(S16, -32768, 32767, 0)}
+    check("ReduceMean", [x, np.array([1], np.int64)], a)
+
+
+@MANY
+@given(seeds, st.sampled_from([U8, S8, S16, S32]), st.integers(0, 2), st.integers(1, 40), st.booleans())
+def test_lerp(seed: int, dtype: Any, axis: int, inner: int, scalar: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = (
+        integers(rng, dtype, (2, 4, inner))
+        if dtype != S32
+        else rng.integers(-(2**20), 2**20, (2, 4, inner)).astype(S32)
+    )
+    length = int(rng.integers(1, 9))
+    size = x.shape[axis]
+    i0, i1 = rng.integers(-size, size, (2, length))
+    w1 = rng.integers(0, 2**10 + 1, () if scalar else (length, *[1] * (2 - axis))).astype(S32)
+    a = {"x_zero_point": 3 if dtype != S8 else -3, "axis": axis if seed % 2 else axis - 3}
+    check("Lerp", [x, i0, i1, (2**10 - w1).astype(S32), w1], a)
+
+
+@MANY
+@given(seeds, st.sampled_from([U8, S8]), st.sampled_from([1, 3, 8, 16, 31, 32, 33, 64, 100]), st.sampled_from([0, 1]))
+def test_max_pool(seed: int, dtype: Any, channels: int, ceil: int) -> None:
+    rng = np.random.default_rng(seed)
+    kernel, strides, dilations = (rng.integers(1, high, 2).tolist() for high in (5, 4, 3))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = [int(rng.integers(0, kernel[i % 2])) for i in range(4)]
+    size = [r + int(rng.integers(0, 9)) for r in reach]
+    a = {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations, "ceil_mode": ceil}
+    check("MaxPoolNhwc", [integers(rng, dtype, (2, *size, channels))], a)
+
+
+def test_long_tensors_on_several_threads() -> None:
+    rng = np.random.default_rng(0)
+    x, y = integers(rng, U8, (3, 50, 60, 41)), integers(rng, U8, (3, 50, 60, 41))
+    a = {"x_zero_point": 3, "y_zero_point": 250, "x_multiplier": 3000, "y_multiplier": 1200, "shift": 12}
+    a |= output(U8, 0, 255, 128)
+    check("Add", [x, y], a, (0, 1), threads=4)
+    check("Add", [x, y[0, 0, 0]], a, (0, 1), threads=4)
+    check("Add", [x.reshape(-1), y.reshape(-1)[:1]], a, (0, 1), threads=4)
+    check("Add", [x[:, :, :1, :3], y[:, :, :, :3]], a, (0, 1), threads=4)
+    b, c = np.full(41, 200, S32), np.full(41, 9, S32)
+    check("Requantize", [x, b, c], {"x_zero_point": 3, **output(U8, 0, 255, 128)}, threads=4)
+    check("Table", [x, integers(rng, U8, (256,))], {}, threads=4)
+    pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 1], "ceil_mode": 0}
+    check("MaxPoolNhwc", [x], pool, threads=4)
+    mean = {"x_zero_point": 120, "keepdims": 1, "multiplier": 21399, "shift": 20, **output(U8, 0, 255, 128)}
+    for axes in ([1], [1, 2], [3], [0, 2]):
+        check("ReduceMean", [x, np.array(axes, np.int64)], mean, threads=4)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
+def test_empty_tensors(shape: tuple[int, ...]) -> None:
+    x = np.zeros(shape, U8)
+    a = {"x_zero_point": 3, **output(U8, 0, 255, 128)}
+    check("Requantize", [x, S32([1]), S32([2])], a)
+    check("Table", [x, np.zeros(256, U8)], {})
+
+
+def test_the_instruction_set_is_known() -> None:
+    assert kernels.instruction_set() in kernels.instruction_sets()
+    assert kernels.instruction_sets()[-1] == "portable"
+
+
+@pytest.mark.skipif("MULSHIFT_ISA" in os.environ, reason="this process was told its instruction set")
+@pytest.mark.parametrize("name", kernels.instruction_sets()[1:])
+def test_every_other_instruction_set(name: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env={**os.environ, "MULSHIFT_ISA": name}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
