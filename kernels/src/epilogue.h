@@ -71,133 +71,107 @@ struct Epilogue {
   size_t stride;
 };
 
+// A stage is a loop over the rows of one panel, held as lanes between the stages.
 template <class V>
 struct Finish {
   // acc: s32 [rows][acc_stride], columns first_column.. of rows first_row.. of the outputs; columns start at a panel.
   static void run(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
                   size_t first_column, size_t columns) {
     const Stages& s = *e.stages;
+    const bool plain = s.first.type == Type::u8 && !s.add && !s.table && !s.again;
     for (size_t i = 0; i < columns; i += kPanel) {
       const size_t column = first_column + i, count = columns - i < kPanel ? columns - i : kPanel;
-      const Block block = {acc + i, acc_stride, rows, first_row * e.stride + column, count};
-      if (s.first.type == Type::none) {
-        copy(e, block);
-        continue;
-      }
-      const PanelWay way = s.ways[column / kPanel];
-      const V b = V::load(s.b + column), shift = V::load(s.shift + column);
-      switch (way.way) {
-        case Way::low:
-          scaled(e, block, Scaling<V, Way::low>(b, shift, 0));
-          break;
-        case Way::high:
-          scaled(e, block, Scaling<V, Way::high>(b, shift, way.left));
-          break;
-        case Way::any:
-          const Clamp<V> clamp(s.first);
-          staged(e, block, [&](V x) { return rescale_wide(x, b, shift, clamp); });
+      for (size_t r = 0; r < rows; r += kRows) {
+        const Block block = {rows - r < kRows ? rows - r : kRows, (first_row + r) * e.stride + column, count, e.stride};
+        const int32_t* from = acc + r * acc_stride + i;
+        if (plain && count == kPanel && s.ways[column / kPanel].way != Way::any) {
+          to_bytes(s, from, acc_stride, column, static_cast<uint8_t*>(e.y), block);
+        } else {
+          all(e, from, acc_stride, column, block);
+        }
       }
     }
   }
 
  private:
-  // Rows of one panel; `at` is the first output element.
+  static constexpr size_t kRows = 32;
+
+  // Rows of one panel: `at` is the first output element, `stride` from row to row, `count` columns are stored.
   struct Block {
-    const int32_t* acc;
-    size_t stride, rows, at, count;
+    size_t rows, at, count, stride;
   };
 
-  static void copy(const Epilogue& e, const Block& block) {
-    for (size_t r = 0; r < block.rows; ++r) {
-      put(V::load(block.acc + r * block.stride), Type::s32, e.y, block.at + r * e.stride, block.count);
+  static void to_bytes(const Stages& s, const int32_t* acc, size_t acc_stride, size_t column, uint8_t* y,
+                       const Block& block) {
+    const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+    const PanelWay way = s.ways[column / kPanel];
+    const V b = V::load(s.b + column), shift = V::load(s.shift + column);
+    const auto each = [&](const auto& scaling) {
+      for (size_t r = 0; r < block.rows; ++r) {
+        clamp.store(scaling(V::load(acc + r * acc_stride)), y + block.at + r * block.stride);
+      }
+    };
+    way.way == Way::low ? each(Scaling<V, Way::low>(b, shift, 0)) : each(Scaling<V, Way::high>(b, shift, way.left));
+  }
+
+  static void all(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block) {
+    const Stages& s = *e.stages;
+    V t[kRows];
+    for (size_t r = 0; r < block.rows; ++r) t[r] = V::load(acc + r * acc_stride);
+    if (s.first.type != Type::none) {
+      const PanelWay way = s.ways[column / kPanel];
+      scale(way.way, way.left, V::load(s.b + column), V::load(s.shift + column), s.first, 0, t, block.rows);
+    }
+    if (s.add) add(*s.add, e.r, t, block);
+    if (s.table) {
+      for (size_t r = 0; r < block.rows; ++r) t[r] = look_up(*s.table, t[r]);
+    }
+    put(type_of_y(s), t, e.y, block);
+    if (!s.again) return;
+    const Ratio& ratio = s.again->ratio;
+    scale(ratio.way, ratio.left, V::set1(ratio.b), V::set1(ratio.shift), s.again->out, s.again->x_zero_point, t,
+          block.rows);
+    put(s.again->out.type, t, e.q, block);
+  }
+
+  static void scale(Way way, int32_t left, V b, V shift, const Output& out, int32_t x_zero_point, V* t, size_t rows) {
+    const Clamp<V> clamp(out);
+    const V zero_point = V::set1(x_zero_point);
+    if (way == Way::any) {
+      for (size_t r = 0; r < rows; ++r) t[r] = rescale_wide(t[r] - zero_point, b, shift, clamp);
+    } else if (way == Way::low) {
+      const Scaling<V, Way::low> scaling(b, shift, 0);
+      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(t[r] - zero_point));
+    } else {
+      const Scaling<V, Way::high> scaling(b, shift, left);
+      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(t[r] - zero_point));
     }
   }
 
-  template <class S>
-  static void scaled(const Epilogue& e, const Block& block, const S& scaling) {
-    const Stages& s = *e.stages;
-    if (s.first.type == Type::u8 && !s.add && !s.table && !s.again && block.count == kPanel) {
-      const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-      uint8_t* y = static_cast<uint8_t*>(e.y) + block.at;
-      for (size_t r = 0; r < block.rows; ++r) {
-        clamp.store(scaling(V::load(block.acc + r * block.stride)), y + r * e.stride);
+  static void add(const AddStage& s, const void* from, V* t, const Block& block) {
+    V r[kRows];
+    get(s.r_type, from, r, block);
+    const V tz = V::set1(s.t_zero_point), rz = V::set1(s.r_zero_point), bt = V::set1(s.t_multiplier),
+            br = V::set1(s.r_multiplier), shift = V::set1(s.shift);
+    const Clamp<V> clamp(s.out);
+    if (s.way == Way::any) {
+      for (size_t i = 0; i < block.rows; ++i) {
+        const typename V::Wide sum = V::add(V::multiply(t[i] - tz, bt), V::multiply(r[i] - rz, br));
+        t[i] = V::round_shift(sum, shift, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
       }
       return;
     }
-    const Clamp<V> clamp(s.first);
-    staged(e, block, [&](V x) { return clamp(scaling(x)); });
-  }
-
-  // first: accumulators to t. Each combination of the later stages has its own loop.
-  template <class F>
-  static void staged(const Epilogue& e, const Block& block, const F& first) {
-    const Stages& s = *e.stages;
-    if (!s.add) return with_table(e, block, [&](V x, size_t) { return first(x); });
-    const AddStage& a = *s.add;
-    const V tz = V::set1(a.t_zero_point), rz = V::set1(a.r_zero_point), bt = V::set1(a.t_multiplier),
-            br = V::set1(a.r_multiplier), shift = V::set1(a.shift);
-    const Clamp<V> clamp(a.out);
-    const auto r = [&](size_t at) { return get(a.r_type, e.r, at, block.count) - rz; };
-    if (a.way == Way::any) {
-      return with_table(e, block, [&](V x, size_t at) {
-        const typename V::Wide sum = V::add(V::multiply(first(x) - tz, bt), V::multiply(r(at), br));
-        return V::round_shift(sum, shift, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
-      });
-    }
     const V half = V::power(shift - V::set1(1));
-    if (a.way == Way::low) {
-      return with_table(e, block, [&](V x, size_t at) {
-        return clamp(((first(x) - tz) * bt + r(at) * br + half).shift_right(shift));
-      });
+    if (s.way == Way::low) {
+      for (size_t i = 0; i < block.rows; ++i) {
+        t[i] = clamp(((t[i] - tz) * bt + (r[i] - rz) * br + half).shift_right(shift));
+      }
+      return;
     }
-    with_table(e, block, [&](V x, size_t at) {
-      const V high = V::high((first(x) - tz).shift_left(a.left), bt, r(at).shift_left(a.left), br);
-      return clamp((high + half).shift_right(shift));
-    });
-  }
-
-  template <class F>
-  static void with_table(const Epilogue& e, const Block& block, const F& f) {
-    const Stages& s = *e.stages;
-    if (!s.table) return with_again(e, block, f);
-    with_again(e, block, [&](V x, size_t at) { return look_up(*s.table, f(x, at)); });
-  }
-
-  template <class F>
-  static void with_again(const Epilogue& e, const Block& block, const F& f) {
-    const Stages& s = *e.stages;
-    const Type type = type_of_y(s);
-    if (!s.again) return each_row(e, block, [&](V x, size_t at) { put(f(x, at), type, e.y, at, block.count); });
-    const AgainStage& a = *s.again;
-    const V zero_point = V::set1(a.x_zero_point), b = V::set1(a.ratio.b), shift = V::set1(a.ratio.shift);
-    const Clamp<V> clamp(a.out);
-    const auto both = [&](V y, V q, size_t at) {
-      put(y, type, e.y, at, block.count);
-      put(q, a.out.type, e.q, at, block.count);
-    };
-    if (a.ratio.way == Way::any) {
-      return each_row(e, block, [&](V x, size_t at) {
-        const V y = f(x, at);
-        both(y, rescale_wide(y - zero_point, b, shift, clamp), at);
-      });
+    for (size_t i = 0; i < block.rows; ++i) {
+      const V high = V::high((t[i] - tz).shift_left(s.left), bt, (r[i] - rz).shift_left(s.left), br);
+      t[i] = clamp((high + half).shift_right(shift));
     }
-    if (a.ratio.way == Way::low) {
-      const Scaling<V, Way::low> scaling(b, shift, 0);
-      return each_row(e, block, [&](V x, size_t at) {
-        const V y = f(x, at);
-        both(y, clamp(scaling(y - zero_point)), at);
-      });
-    }
-    const Scaling<V, Way::high> scaling(b, shift, a.ratio.left);
-    each_row(e, block, [&](V x, size_t at) {
-      const V y = f(x, at);
-      both(y, clamp(scaling(y - zero_point)), at);
-    });
-  }
-
-  template <class F>
-  static void each_row(const Epilogue& e, const Block& block, const F& f) {
-    for (size_t r = 0; r < block.rows; ++r) f(V::load(block.acc + r * block.stride), block.at + r * e.stride);
   }
 
   static V look_up(const TableStage& s, V y) {
@@ -220,44 +194,54 @@ struct Finish {
   }
 
   template <class T>
-  static V get(const void* from, size_t at, size_t count) {
-    const T* p = static_cast<const T*>(from) + at;
-    if (count == kPanel) return V::load(p);
-    T held[kPanel] = {};
-    for (size_t i = 0; i < count; ++i) held[i] = p[i];
-    return V::load(held);
+  static void get(const void* from, V* t, const Block& block) {
+    const T* p = static_cast<const T*>(from) + block.at;
+    for (size_t r = 0; r < block.rows; ++r, p += block.stride) {
+      if (block.count == kPanel) {
+        t[r] = V::load(p);
+        continue;
+      }
+      T held[kPanel] = {};
+      for (size_t i = 0; i < block.count; ++i) held[i] = p[i];
+      t[r] = V::load(held);
+    }
   }
 
-  static V get(Type type, const void* from, size_t at, size_t count) {
+  static void get(Type type, const void* from, V* t, const Block& block) {
     switch (type) {
       case Type::u8:
-        return get<uint8_t>(from, at, count);
+        return get<uint8_t>(from, t, block);
       case Type::s8:
-        return get<int8_t>(from, at, count);
+        return get<int8_t>(from, t, block);
       default:
-        return get<int16_t>(from, at, count);
+        return get<int16_t>(from, t, block);
     }
   }
 
   template <class T>
-  static void put(V y, void* to, size_t at, size_t count) {
-    T* p = static_cast<T*>(to) + at;
-    if (count == kPanel) return y.store(p);
-    T held[kPanel];
-    y.store(held);
-    for (size_t i = 0; i < count; ++i) p[i] = held[i];
+  static void put(const V* t, void* to, const Block& block) {
+    T* p = static_cast<T*>(to) + block.at;
+    for (size_t r = 0; r < block.rows; ++r, p += block.stride) {
+      if (block.count == kPanel) {
+        t[r].store(p);
+        continue;
+      }
+      T held[kPanel];
+      t[r].store(held);
+      for (size_t i = 0; i < block.count; ++i) p[i] = held[i];
+    }
   }
 
-  static void put(V y, Type type, void* to, size_t at, size_t count) {
+  static void put(Type type, const V* t, void* to, const Block& block) {
     switch (type) {
       case Type::u8:
-        return put<uint8_t>(y, to, at, count);
+        return put<uint8_t>(t, to, block);
       case Type::s8:
-        return put<int8_t>(y, to, at, count);
+        return put<int8_t>(t, to, block);
       case Type::s16:
-        return put<int16_t>(y, to, at, count);
+        return put<int16_t>(t, to, block);
       default:
-        return put<int32_t>(y, to, at, count);
+        return put<int32_t>(t, to, block);
     }
   }
 };
