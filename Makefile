@@ -30,8 +30,11 @@ test: $(INSTALLED)
 test-all: $(INSTALLED) $(REAL_MODELS)
 	$(BIN)/python -m pytest -m ""
 
+# Both run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
 bench: $(INSTALLED) $(PEERS)
-	$(BIN)/python benchmarks/main_job.py $(ARGS)
+	@status=0; for script in main_job cpu_kernels; do \
+	  echo "benchmarks/$$script.py $(ARGS)"; $(BIN)/python benchmarks/$$script.py $(ARGS) || status=1; \
+	done; exit $$status
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mulshift needs Python 3.11 or newer: make PYTHON=...")'

@@ -35,6 +35,11 @@ def at_least(criterion: str, value: float, bound: float, form: str = ".2f") -> R
     return Row(criterion, f"{value:{form}}", f">= {bound:{form}}", value >= bound)
 
 
+def missing(criterion: str, bound: str) -> Row:
+    """Nothing could be measured, which is short."""
+    return Row(criterion, "-", bound, False)
+
+
 def exactly(criterion: str, value: int, bound: int = 0) -> Row:
     """value == bound, integers."""
     return Row(criterion, str(value), f"== {bound}", value == bound)

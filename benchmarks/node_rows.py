@@ -1,0 +1,126 @@
+"""Rows on single kernels, one thread: matrix product against the machine's peak, depthwise against ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from processes import HERE, Failed, loud, measured, run
+from rows import Row, at_least, missing
+
+GEMM_BOUND, DEPTHWISE_BOUND = 85.0, 2.0
+"""Per cent of the peak; times as fast as ONNX Runtime."""
+SIDES = (("stock", "-ort", "QLinearConv"), ("ours", "", "DepthwiseNhwc"))
+"""Who, end of the file's name, operator that does the work."""
+GEMM_OPERATIONS = {"1024x1024x1024": 2 * 1024**3, "197x768x3072": 2 * 197 * 768 * 3072}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure."""
+
+    folder: Path
+    rounds: int
+    seconds: float
+
+
+def node_rows(plan: Plan) -> Iterator[Row]:
+    """Both tables and all rows."""
+    wrong: dict[str, str] = {}
+    try:
+        wrong = measured("node_models", plan.folder)
+    except Failed as e:
+        loud("models of one node", str(e))
+    found = {name: why for name, why in wrong.items() if why}
+    for why in sorted(set(found.values())):
+        loud(", ".join(name for name in found if found[name] == why), why)
+    good = [name for name in wrong if not wrong[name]]
+    yield from _gemm_rows(plan, good)
+    yield from _depthwise_rows(plan, [name for name in wrong if name.startswith("depthwise")], good)
+
+
+def build_peak(folder: Path) -> str:
+    """Compile peak.cpp; the program's path, empty where that cannot be."""
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if not compiler:
+        loud("peak of the machine", "skipped, no C++ compiler (c++, or CXX)")
+        return ""
+    try:
+        run([*compiler.split(), "-O2", "-std=c++17", str(HERE / "peak.cpp"), "-o", str(folder / "peak")])
+    except (Failed, OSError) as e:
+        loud("peak of the machine", f"skipped, peak.cpp does not compile ({e})")
+        return ""
+    return str(folder / "peak")
+
+
+def _peak(program: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run([program]))
+    return found
+
+
+def _gemm_rows(plan: Plan, good: list[str]) -> Iterator[Row]:
+    """Peak and products in turns; the best of each."""
+    program = build_peak(plan.folder)
+    best, peak, isa = dict.fromkeys(GEMM_OPERATIONS, 0.0), 0.0, ""
+    try:
+        for _ in range(plan.rounds):
+            for shape, operations in GEMM_OPERATIONS.items():
+                if program:
+                    seen = _peak(program)
+                    peak, isa = max(peak, seen["gops"]), seen["isa"]
+                if f"gemm-{shape}" in good:
+                    best[shape] = max(best[shape], operations / _seconds(plan, f"gemm-{shape}") * 1e-9)
+    except Failed as e:
+        loud("matrix product", str(e))
+    print(f"\nmatrix product u8 x s8 with requantization, 1 thread, GOP/s; peak {peak:.1f} ({isa or 'unknown'})")
+    for shape, value in best.items():
+        print(f"  {shape:<20} {value:8.1f}")
+        criterion = f"matrix product {shape} with requantization, 1 thread: % of the peak"
+        if peak and value:
+            yield at_least(criterion, 100 * value / peak, GEMM_BOUND, ".1f")
+        else:
+            yield missing(criterion, f">= {GEMM_BOUND:.1f}")
+
+
+def _seconds(plan: Plan, name: str) -> float:
+    files = plan.folder / f"{name}.onnx", plan.folder / f"{name}-x.npy"
+    return float(measured("cpu_worker", "ours", *files, 1, plan.seconds)["milliseconds"]) * 1e-3
+
+
+def _depthwise_rows(plan: Plan, names: list[str], good: list[str]) -> Iterator[Row]:
+    print("\ndepthwise 3x3, 1 thread, microseconds of the kernel alone")
+    print(f"  {'':<30} {'ONNX Runtime':>14} {'ours':>8} {'ratio':>8}")
+    ratios = []
+    for name in names:
+        best = _kernels(plan, name, SIDES if name in good else SIDES[:1])
+        if len(best) == len(SIDES):
+            ratios.append(best["stock"] / best["ours"])
+        stock, ours = (f"{best[who]:.0f}" if who in best else "-" for who in ("stock", "ours"))
+        ratio = f"{ratios[-1]:.2f}" if len(best) == len(SIDES) else "-"
+        print(f"  {name.removeprefix('depthwise-'):<30} {stock:>14} {ours:>8} {ratio:>8}", flush=True)
+    criterion = "depthwise 3x3 against ONNX Runtime, 1 thread, x: geometric mean"
+    if not ratios or len(ratios) < len(names):
+        yield missing(criterion, f">= {DEPTHWISE_BOUND:.2f}")
+        return
+    print(f"  geometric mean {geometric_mean(ratios):.2f}, worst {min(ratios):.2f}")
+    yield at_least(criterion, geometric_mean(ratios), DEPTHWISE_BOUND)
+
+
+def _kernels(plan: Plan, name: str, sides: tuple[tuple[str, str, str], ...]) -> dict[str, float]:
+    """Microseconds of each side, the best of some rounds in turns; a side that fails is left out."""
+    best: dict[str, float] = {}
+    for who, suffix, op in sides * plan.rounds:
+        files = plan.folder / f"{name}{suffix}.onnx", plan.folder / f"{name}{suffix}-x.npy"
+        try:
+            seen = measured("node_worker", *files, op, plan.seconds, who)["microseconds"]
+        except Failed as e:
+            loud(name, str(e))
+            break
+        best[who] = min(best.get(who, seen), seen)
+    return best

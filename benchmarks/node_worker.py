@@ -1,0 +1,62 @@
+"""Time of one node's kernel by ONNX Runtime's profiler, one thread, in a process of its own.
+
+python benchmarks/node_worker.py MODEL INPUT.npy OP SECONDS ours|stock. Prints one JSON object: microseconds (minimum),
+runs. Nodes around OP (transposes that ONNX Runtime adds) do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MOST = 3000
+"""Runs; the profiler keeps a bounded number of events."""
+
+
+def session(path: str, ours: bool, profile: str = "") -> Any:
+    """ONNX Runtime on one thread, with our kernels or without; `profile` is the beginning of a file's name."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    if ours:
+        from mulshift.kernels import library_path
+
+        options.register_custom_ops_library(str(library_path()))
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def kernel_times(events: list[dict[str, Any]], op: str) -> list[int]:
+    """Microseconds of each run of the only node of type `op`."""
+    found = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    times: dict[str, list[int]] = {}
+    for event in found:
+        if event["args"]["op_name"] == op:
+            times.setdefault(event["name"], []).append(event["dur"])
+    if len(times) != 1:
+        raise SystemExit(f"{len(times)} nodes {op} ran; there were {sorted({e['args']['op_name'] for e in found})}")
+    return next(iter(times.values()))
+
+
+def main(path: str, data: str, op: str, seconds: str, who: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        running, x = session(path, who == "ours", f"{folder}/profile"), np.load(data)
+        end = time.perf_counter() + float(seconds)
+        for _ in range(MOST):
+            running.run(None, {"x": x})
+            if time.perf_counter() > end:
+                break
+        times = kernel_times(json.loads(Path(running.end_profiling()).read_text()), op)
+    sys.stdout.write(json.dumps({"microseconds": min(times), "runs": len(times)}) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
