@@ -118,6 +118,29 @@ void load_position(const Job& job, size_t group, const Position& at, char* a) {
   }
 }
 
+// Loads the positions from `at` on, in its row, whose windows lie inside the image and whole; how many they were.
+size_t load_inside(const Job& job, const Position& at, size_t most, char* a, size_t stride) {
+  const ConvSpec& spec = job.spec;
+  const Window& v = spec.window;
+  if (spec.groups != 1 || v.dilation_w != 1) return 0;
+  const size_t top = at.y * v.stride_h, left = at.x * v.stride_w;
+  if (top < v.pad_top || left < v.pad_left) return 0;
+  const size_t y0 = top - v.pad_top, x0 = left - v.pad_left;
+  if (y0 + (v.h - 1) * v.dilation_h >= job.image.h || x0 + v.w > job.image.w) return 0;
+  const size_t room = (job.image.w - x0 - v.w) / v.stride_w + 1, in_row = job.out_w - at.x;
+  const size_t fit = room < in_row ? room : in_row, pixel = spec.channels;
+  Windows windows;
+  windows.x = job.x + ((at.image * job.image.h + y0) * job.image.w + x0) * pixel;
+  windows.end = job.end;
+  windows.rows = v.h;
+  windows.n = v.w * pixel;
+  windows.row_stride = v.dilation_h * job.image.w * pixel;
+  windows.count = fit < most ? fit : most;
+  windows.step = v.stride_w * pixel;
+  job.dense.load_windows(windows, spec.x_zero_point, a, stride);
+  return windows.count;
+}
+
 // a: rows of 4 * k4 elements.
 void load_block(const Job& job, size_t group, size_t first, size_t rows, char* a, size_t stride) {
   const ConvSpec& spec = job.spec;
@@ -126,9 +149,13 @@ void load_block(const Job& job, size_t group, size_t first, size_t rows, char* a
     return;
   }
   size_t x = first % job.out_w, y = first / job.out_w % job.out_h, image = first / job.out_w / job.out_h;
-  for (size_t i = 0; i < rows; ++i, a += stride) {
-    load_position(job, group, {image, y, x}, a);
-    if (++x < job.out_w) continue;
+  for (size_t i = 0; i < rows;) {
+    const size_t whole = load_inside(job, {image, y, x}, rows - i, a, stride);
+    if (!whole) load_position(job, group, {image, y, x}, a);
+    const size_t done = whole ? whole : 1;
+    i += done;
+    a += done * stride;
+    if ((x += done) < job.out_w) continue;
     x = 0;
     if (++y < job.out_h) continue;
     y = 0;
@@ -290,7 +317,10 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
-  Job job = {spec_, *dense_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
+  const Dense& few = isa()->dense.few;
+  const bool is_few = rows <= kFewRows && few.multiply && few.centred == dense_->centred;
+  const Dense& dense = is_few ? few : *dense_;
+  Job job = {spec_, dense, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
   parallel.run(parallel.self, spec_.groups * job.panel_blocks * job.row_blocks, run_task, &job);
   return job.failed ? "out of memory" : nullptr;

@@ -20,7 +20,8 @@ namespace mulshift {
 struct Epilogue;
 struct Stages;
 
-constexpr size_t kPanel = 16;  // columns of a panel
+constexpr size_t kPanel = 16;   // columns of a panel
+constexpr size_t kFewRows = 4;  // of a product whose weights are not expanded
 
 struct Product {
   const void* a;
@@ -30,6 +31,11 @@ struct Product {
   size_t k4, columns, rows;
   const int32_t* init;
   size_t init_stride;  // 0: the same bias for every row
+};
+
+struct Windows {
+  const uint8_t *x, *end;
+  size_t rows, n, row_stride, count, step;
 };
 
 // One way to multiply.
@@ -44,6 +50,10 @@ struct Dense {
 
   // n bytes of x become n elements of a. Reads no byte at or after `end`, may write 32 elements past the n.
   void (*load_row)(const uint8_t* x, size_t n, const uint8_t* end, int32_t x_zero_point, void* a);
+
+  // `count` windows of rows x n bytes, row_stride apart in x; windows are `step` bytes apart in x, a_stride in a.
+  // The same bytes as load_row row by row.
+  void (*load_windows)(const Windows& windows, int32_t x_zero_point, void* a, size_t a_stride);
 
   // acc = init + a * w for any number of rows. A last panel of which at most 8 columns count may be worked on by half.
   void (*multiply)(const Product& product, int32_t* acc, size_t acc_stride);
@@ -60,6 +70,8 @@ struct DenseKernels {
   // Weights whose neighbours along k never add up to more than 128 on one side: 255 * (w0 + w1) fits 16 bits.
   // multiply is null where the instruction set gains nothing by it.
   Dense pair_safe;
+  // At most kFewRows rows: weights are used too seldom to be expanded first. Takes the same a as `any`; null likewise.
+  Dense few;
 
   // 3x3 convolutions in fewer products, over `any`, whose elements are then s16; null where that gains nothing.
   const WinogradKernels* winograd;

@@ -12,7 +12,7 @@ namespace {
 
 using V = avx2::V;
 
-const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, &avx2::kWinograd, Finish<V>::run};
+const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
 const TableKernels table = {avx2::table_bytes, Table<V>::words};
 

@@ -53,6 +53,17 @@ inline void load_row_u8(const uint8_t* x, size_t n, const uint8_t* end, int32_t,
   for (; i < n; ++i) out[i] = x[i];
 }
 
+template <size_t ELEMENT, void (*LOAD_ROW)(const uint8_t*, size_t, const uint8_t*, int32_t, void*)>
+inline void load_windows(const Windows& w, int32_t x_zero_point, void* a, size_t a_stride) {
+  char* out = static_cast<char*>(a);
+  const uint8_t* x = w.x;
+  for (size_t i = 0; i < w.count; ++i, x += w.step, out += a_stride) {
+    for (size_t r = 0; r < w.rows; ++r) {
+      LOAD_ROW(x + r * w.row_stride, w.n, w.end, x_zero_point, out + r * w.n * ELEMENT);
+    }
+  }
+}
+
 // Four bytes to all lanes. This and the steps below are written as instructions, in order and each sum in its place:
 // gcc 12 hoists the six broadcasts of a tile and then has no registers left for the sums.
 inline __m256i broadcast(const char* p) {
@@ -90,7 +101,7 @@ struct Tile {
 };
 
 template <class Step, size_t ROWS, bool HALF, class Sink>
-inline void tile(const Tile& t, const Sink& sink) {
+inline void tile(const Tile& t, const Sink& sink) {  // sink(low, high): columns 0 to 7 and 8 to 15 of each row
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   __m256i low[ROWS], high[ROWS];
@@ -108,35 +119,26 @@ inline void tile(const Tile& t, const Sink& sink) {
       if (!HALF) Step::add(high[r], x, b1);
     }
   }
-#pragma GCC unroll 12
-  for (size_t r = 0; r < ROWS; ++r) sink.put(r, {low[r], high[r]});
+  sink(low, high);
 }
 
 template <class Step, size_t ROWS, bool HALF>
 __attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
-  struct Sink {
-    int32_t* acc;
-    size_t stride;
-    void put(size_t r, V x) const { x.store(acc + r * stride); }
-  };
-  tile<Step, ROWS, HALF>(t, Sink{acc, stride});
+  tile<Step, ROWS, HALF>(t, [&](const __m256i* low, const __m256i* high) {
+#pragma GCC unroll 12
+    for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
+  });
 }
 
 // y at the tile's first column.
 template <class Step, Way WAY, size_t ROWS>
 __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
-  struct Sink {
-    const Stages& s;
-    size_t column;
-    uint8_t* y;
-    size_t stride;
-    void put(size_t r, V x) const {
-      const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
-      const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-      clamp.store(scaling(x), y + r * stride);
-    }
-  };
-  tile<Step, ROWS, false>(t, Sink{s, column, y, stride});
+  tile<Step, ROWS, false>(t, [&](const __m256i* low, const __m256i* high) {
+    const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
+    const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+#pragma GCC unroll 12
+    for (size_t r = 0; r < ROWS; ++r) clamp.store(scaling({low[r], high[r]}), y + r * stride);
+  });
 }
 
 using Accumulate = void (*)(const Tile&, int32_t*, size_t);
@@ -183,10 +185,65 @@ inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y
   });
 }
 
+// Straight from the packed weights: four columns of a k4 are widened and multiplied at a time, which leaves two sums a
+// column to be added in the end. a: s16, at most kFewRows rows.
+template <size_t ROWS>
+inline void few_rows(const Product& p, int32_t* acc, size_t acc_stride) {
+  const char* a = static_cast<const char*>(p.a);
+  for (size_t n = 0; n < p.columns; n += kPanel) {
+    const int8_t* b = static_cast<const int8_t*>(p.b) + n / kPanel * p.b_stride;
+    __m256i sums[ROWS][4];
+    for (size_t r = 0; r < ROWS; ++r) {
+      for (size_t i = 0; i < 4; ++i) sums[r][i] = _mm256_setzero_si256();
+    }
+    for (size_t k = 0; k < p.k4; ++k, b += 64) {
+      __m256i w[4];
+#pragma GCC unroll 4
+      for (size_t i = 0; i < 4; ++i) {
+        w[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + 16 * i)));
+      }
+#pragma GCC unroll 4
+      for (size_t r = 0; r < ROWS; ++r) {
+        const __m128i four = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(a + r * p.a_stride + 8 * k));
+        const __m256i x = _mm256_broadcastq_epi64(four);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) sums[r][i] = _mm256_add_epi32(sums[r][i], _mm256_madd_epi16(x, w[i]));
+      }
+    }
+    for (size_t r = 0; r < ROWS; ++r) {
+      const int32_t* init = p.init + r * p.init_stride + n;
+      for (size_t i = 0; i < 2; ++i) {  // (0 1 4 5 | 2 3 6 7) of eight columns
+        const __m256i pairs = _mm256_hadd_epi32(sums[r][2 * i], sums[r][2 * i + 1]);
+        const __m256i in_order = _mm256_permute4x64_epi64(pairs, 0xd8);
+        write(acc + r * acc_stride + n + 8 * i, _mm256_add_epi32(in_order, read(init + 8 * i)));
+      }
+    }
+  }
+}
+
+inline void multiply_few(const Product& p, int32_t* acc, size_t acc_stride) {
+  switch (p.rows) {
+    case 1:
+      return few_rows<1>(p, acc, acc_stride);
+    case 2:
+      return few_rows<2>(p, acc, acc_stride);
+    case 3:
+      return few_rows<3>(p, acc, acc_stride);
+    default:
+      return few_rows<4>(p, acc, acc_stride);
+  }
+}
+
 constexpr size_t kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations, 1 product: all 16 registers
 
-constexpr Dense kDense = {kRows, 2, true, expand, 2, load_row_s16, multiply<StepS16>, multiply_to_bytes<StepS16>};
-constexpr Dense kPairSafe = {kRows, 1, false, nullptr, 1, load_row_u8, multiply<StepU8>, multiply_to_bytes<StepU8>};
+constexpr auto load_windows_s16 = load_windows<2, load_row_s16>;
+constexpr auto load_windows_u8 = load_windows<1, load_row_u8>;
+
+constexpr Dense kDense = {kRows,        2,          true, expand, 2, load_row_s16, load_windows_s16, multiply<StepS16>,
+                          multiply_to_bytes<StepS16>};
+constexpr Dense kPairSafe = {kRows,       1,          false, nullptr, 1, load_row_u8, load_windows_u8, multiply<StepU8>,
+                             multiply_to_bytes<StepU8>};
+constexpr Dense kFew = {kFewRows, 2, true, nullptr, 1, load_row_s16, load_windows_s16, multiply_few, nullptr};
 
 }  // namespace avx2
 }  // namespace mulshift

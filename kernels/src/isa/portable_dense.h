@@ -11,6 +11,13 @@ namespace portable {
 
 inline void load_row(const uint8_t* x, size_t n, const uint8_t*, int32_t, void* a) { std::memcpy(a, x, n); }
 
+inline void load_windows(const Windows& w, int32_t, void* a, size_t a_stride) {
+  for (size_t i = 0; i < w.count; ++i) {
+    uint8_t* out = static_cast<uint8_t*>(a) + i * a_stride;
+    for (size_t r = 0; r < w.rows; ++r) std::memcpy(out + r * w.n, w.x + i * w.step + r * w.row_stride, w.n);
+  }
+}
+
 inline void multiply(const Product& p, int32_t* acc, size_t acc_stride) {
   for (size_t n = 0; n < p.columns; n += kPanel) {
     const int8_t* w = static_cast<const int8_t*>(p.b) + n / kPanel * p.b_stride;
@@ -29,7 +36,7 @@ inline void multiply(const Product& p, int32_t* acc, size_t acc_stride) {
   }
 }
 
-constexpr Dense kDense = {4, 1, false, nullptr, 1, load_row, multiply, nullptr};
+constexpr Dense kDense = {4, 1, false, nullptr, 1, load_row, load_windows, multiply, nullptr};
 
 }  // namespace portable
 }  // namespace mulshift
