@@ -3,7 +3,7 @@
 namespace mulshift {
 namespace {
 
-constexpr size_t kPiece = 16384;    // elements that are worth a task
+constexpr size_t kPiece = 16384;  // elements that are worth a task
 constexpr size_t kTasksAThread = 4;
 
 // Strides of an operand along the axes of the result, aligned at the last axis.
@@ -58,7 +58,8 @@ void run(const Job& job, size_t first_row, size_t rows, size_t first, size_t n) 
   Rows made{rows, n, {}, {}, {}, nullptr};
   for (size_t o = 0; o < loops.operands; ++o) {
     size_t at = loops.stride[o][inner] * first, rest = first_row;
-    for (size_t axis = inner; axis-- > 0; rest /= loops.size[axis]) at += rest % loops.size[axis] * loops.stride[o][axis];
+    for (size_t axis = inner; axis-- > 0; rest /= loops.size[axis])
+      at += rest % loops.size[axis] * loops.stride[o][axis];
     made.data[o] = static_cast<const char*>(job.elements->data[o]) + at * size_of(job.elements->types[o]);
     made.row_stride[o] = inner ? loops.stride[o][inner - 1] : 0;
     made.varies[o] = loops.stride[o][inner] != 0;

@@ -7,9 +7,8 @@
 //
 // Rounding   half up, once.
 // Ranges     x, y: u8, s8, s16, or s32 for Requantize; |x - zx| and acc fit int32; b, c as in requantize.h.
-// narrow     the caller has proven that |acc| * b + 2^(c-1) (for Add: both products and 2^(c-1)) is below 2^31, that c
-//            is at most 31 and that |z| < 2^30. Otherwise products are 64 bits wide and below 2^62.
-// Layouts    Rows: every operand row-major or repeated, y row-major.
+// way        of rescale.h, for every element; `left`, b and c are what it takes. Way::low and Way::high need |z| <
+// 2^30. Layouts    Rows: every operand row-major or repeated, y row-major.
 #ifndef MULSHIFT_SRC_ELEMENTWISE_H
 #define MULSHIFT_SRC_ELEMENTWISE_H
 
@@ -26,7 +25,8 @@ namespace mulshift {
 struct RequantizeSpec {
   Type x_type;
   int32_t x_zero_point;
-  bool narrow;
+  Way way;
+  int32_t left;
   Output out;
 };
 
@@ -34,7 +34,8 @@ struct RequantizeSpec {
 struct AddSpec {
   Type x_type, y_type;
   int32_t x_zero_point, y_zero_point, x_multiplier, y_multiplier, shift;
-  bool narrow;
+  Way way;
+  int32_t left;
   Output out;
 };
 
@@ -42,7 +43,8 @@ struct AddSpec {
 struct MulSpec {
   Type x_type, y_type;
   int32_t x_zero_point, y_zero_point, multiplier, shift;
-  bool narrow;
+  Way way;
+  int32_t left;
   Output out;
 };
 
@@ -50,7 +52,8 @@ struct MulSpec {
 struct AffineSpec {
   Type x_type;
   int32_t x_zero_point;
-  bool narrow;
+  Way way;
+  int32_t left;
   Output out;
 };
 
@@ -61,73 +64,48 @@ struct ElementwiseKernels {
   void (*affine)(const AffineSpec& spec, const Rows& rows);
 };
 
-// The same in 64-bit scalars, for every legal zero point and clamp: `Clamp` needs both ends less z to fit int32.
+// The same in 64-bit scalars, for every legal zero point and clamp.
 extern const ElementwiseKernels exact_elementwise;
-inline bool fits_clamp(const Output& out) {
+
+// Whether the kernels of an instruction set can do it: Way::any needs both ends of the clamp less z to fit int32.
+inline bool fits_lanes(Way way, const Output& out) {
   const int64_t low = int64_t{out.low} - out.zero_point, high = int64_t{out.high} - out.zero_point;
-  return low >= INT32_MIN && high <= INT32_MAX;
+  return way != Way::any || (low >= INT32_MIN && high <= INT32_MAX);
 }
 
 template <class V>
 class Elementwise {
  public:
   static void requantize(const RequantizeSpec& spec, const Rows& rows) {
-    if (rows.varies[1] || rows.varies[2]) return requantize(spec, rows, Words(rows, 1), Words(rows, 2));
-    requantize(spec, rows, Once(rows, 1), Once(rows, 2));
+    const V zx = V::set1(spec.x_zero_point);
+    const auto centred = [=](V x) { return x - zx; };
+    const Any x(rows, 0, spec.x_type);
+    if (rows.varies[1] || rows.varies[2]) return scaled(spec, rows, centred, Words(rows, 1), Words(rows, 2), x);
+    const Once b(rows, 1), c(rows, 2);
+    if (spec.x_type == Type::u8) return scaled(spec, rows, centred, b, c, Bytes(rows, 0));
+    scaled(spec, rows, centred, b, c, x);
   }
 
   static void add(const AddSpec& spec, const Rows& rows) {
-    const V zx = V::set1(spec.x_zero_point), zy = V::set1(spec.y_zero_point);
-    const V bx = V::set1(spec.x_multiplier), by = V::set1(spec.y_multiplier), c = V::set1(spec.shift);
-    const Any x(rows, 0, spec.x_type), y(rows, 1, spec.y_type);
-    const Clamp<V> clamp(spec.out);
-    if (!spec.narrow) {
-      const auto f = [&](V xi, V yi) {
-        const typename V::Wide sum = V::add(V::multiply(xi - zx, bx), V::multiply(yi - zy, by));
-        return V::round_shift(sum, c, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
-      };
-      return to_any(rows, spec.out.type, f, x, y);
-    }
-    const V half = V::set1(int32_t{1} << (spec.shift - 1));
-    const auto moved = [&](V xi, V yi) { return ((xi - zx) * bx + (yi - zy) * by + half).shift_right(c); };
-    if (spec.x_type == Type::u8 && spec.y_type == Type::u8 && spec.out.type == Type::u8) {
-      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), Bytes(rows, 1));
-    }
-    const auto f = [&](V xi, V yi) { return clamped(moved(xi, yi), clamp); };
-    to_any(rows, spec.out.type, f, x, y);
+    if (spec.x_type == Type::u8 && spec.y_type == Type::u8) return add(spec, rows, Bytes(rows, 0), Bytes(rows, 1));
+    add(spec, rows, Any(rows, 0, spec.x_type), Any(rows, 1, spec.y_type));
   }
 
   static void mul(const MulSpec& spec, const Rows& rows) {
     const V zx = V::set1(spec.x_zero_point), zy = V::set1(spec.y_zero_point);
-    const V b = V::set1(spec.multiplier), c = V::set1(spec.shift);
-    const Any x(rows, 0, spec.x_type), y(rows, 1, spec.y_type);
-    const Clamp<V> clamp(spec.out);
-    if (!spec.narrow) {
-      const auto f = [&](V xi, V yi) { return rescale_wide((xi - zx) * (yi - zy), b, c, clamp); };
-      return to_any(rows, spec.out.type, f, x, y);
+    const auto product = [=](V x, V y) { return (x - zx) * (y - zy); };
+    const Once b(&spec.multiplier), c(&spec.shift);
+    if (spec.x_type == Type::u8 && spec.y_type == Type::u8) {
+      return scaled(spec, rows, product, b, c, Bytes(rows, 0), Bytes(rows, 1));
     }
-    const V half = V::set1(int32_t{1} << (spec.shift - 1));
-    const auto moved = [&](V xi, V yi) { return ((xi - zx) * (yi - zy) * b + half).shift_right(c); };
-    if (spec.x_type == Type::u8 && spec.y_type == Type::u8 && spec.out.type == Type::u8) {
-      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), Bytes(rows, 1));
-    }
-    const auto f = [&](V xi, V yi) { return clamped(moved(xi, yi), clamp); };
-    to_any(rows, spec.out.type, f, x, y);
+    scaled(spec, rows, product, b, c, Any(rows, 0, spec.x_type), Any(rows, 1, spec.y_type));
   }
 
   static void affine(const AffineSpec& spec, const Rows& rows) {
     const V zx = V::set1(spec.x_zero_point);
+    const auto acc = [=](V x, V w, V bias) { return (x - zx) * w + bias; };
     const Any x(rows, 0, spec.x_type);
-    const Words w(rows, 1), bias(rows, 2), b(rows, 3), c(rows, 4);
-    const Clamp<V> clamp(spec.out);
-    if (!spec.narrow) {
-      const auto f = [&](V xi, V wi, V ti, V bi, V ci) { return rescale_wide((xi - zx) * wi + ti, bi, ci, clamp); };
-      return to_any(rows, spec.out.type, f, x, w, bias, b, c);
-    }
-    const auto f = [&](V xi, V wi, V ti, V bi, V ci) {
-      return clamped((((xi - zx) * wi + ti) * bi + V::power(ci - V::set1(1))).shift_right(ci), clamp);
-    };
-    to_any(rows, spec.out.type, f, x, w, bias, b, c);
+    scaled(spec, rows, acc, Words(rows, 3), Words(rows, 4), x, Words(rows, 1), Words(rows, 2));
   }
 
  private:
@@ -171,6 +149,7 @@ class Elementwise {
    public:
     Once(const Rows& rows, size_t operand)
         : row_(static_cast<const int32_t*>(rows.data[operand])), stride_(rows.row_stride[operand]) {}
+    explicit Once(const int32_t* number) : row_(number), stride_(0) {}
     void start(size_t row) { lanes_ = V::set1(row_[row * stride_]); }
     V get(size_t) const { return lanes_; }
 
@@ -258,26 +237,54 @@ class Elementwise {
     uint8_t* at_ = nullptr;
   };
 
-  template <class B>
-  static void requantize(const RequantizeSpec& spec, const Rows& rows, B b, B c) {
-    const V zx = V::set1(spec.x_zero_point);
-    const Any x(rows, 0, spec.x_type);
+  // y = requantized acc(operands...), by b and c.
+  template <class Spec, class F, class B, class... In>
+  static void scaled(const Spec& spec, const Rows& rows, const F& acc, B b, B c, In... in) {
+    const int32_t left = spec.left;
+    if (spec.way == Way::low) {
+      const auto f = [&](V bi, V ci, auto... x) { return Scaling<V, Way::low>(bi, ci, 0)(acc(x...)); };
+      return rounded(rows, spec.out, f, b, c, in...);
+    }
+    if (spec.way == Way::high) {
+      const auto f = [&](V bi, V ci, auto... x) { return Scaling<V, Way::high>(bi, ci, left)(acc(x...)); };
+      return rounded(rows, spec.out, f, b, c, in...);
+    }
     const Clamp<V> clamp(spec.out);
-    if (!spec.narrow) {
-      const auto f = [&](V xi, V bi, V ci) { return rescale_wide(xi - zx, bi, ci, clamp); };
-      return to_any(rows, spec.out.type, f, x, b, c);
-    }
-    const auto moved = [&](V xi, V bi, V ci) {
-      return ((xi - zx) * bi + V::power(ci - V::set1(1))).shift_right(ci);
-    };
-    if (spec.x_type == Type::u8 && spec.out.type == Type::u8) {
-      return map(rows, ToBytes(rows, spec.out), moved, Bytes(rows, 0), b, c);
-    }
-    const auto f = [&](V xi, V bi, V ci) { return clamped(moved(xi, bi, ci), clamp); };
-    to_any(rows, spec.out.type, f, x, b, c);
+    const auto f = [&](V bi, V ci, auto... x) { return rescale_wide(acc(x...), bi, ci, clamp); };
+    clamped(rows, spec.out.type, f, b, c, in...);
   }
 
-  static V clamped(V x, const Clamp<V>& clamp) { return (x + clamp.zero_point).max(clamp.low).min(clamp.high); }
+  template <class X, class Y>
+  static void add(const AddSpec& spec, const Rows& rows, X x, Y y) {
+    const V zx = V::set1(spec.x_zero_point), zy = V::set1(spec.y_zero_point);
+    const V bx = V::set1(spec.x_multiplier), by = V::set1(spec.y_multiplier), c = V::set1(spec.shift);
+    if (spec.way == Way::any) {
+      const Clamp<V> clamp(spec.out);
+      const auto f = [&](V xi, V yi) {
+        const typename V::Wide sum = V::add(V::multiply(xi - zx, bx), V::multiply(yi - zy, by));
+        return V::round_shift(sum, c, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
+      };
+      return clamped(rows, spec.out.type, f, x, y);
+    }
+    const V half = V::power(c - V::set1(1));
+    const int32_t left = spec.left;
+    if (spec.way == Way::low) {
+      const auto f = [&](V xi, V yi) { return ((xi - zx) * bx + (yi - zy) * by + half).shift_right(c); };
+      return rounded(rows, spec.out, f, x, y);
+    }
+    const auto f = [&](V xi, V yi) {
+      return (V::high((xi - zx).shift_left(left), bx, (yi - zy).shift_left(left), by) + half).shift_right(c);
+    };
+    rounded(rows, spec.out, f, x, y);
+  }
+
+  // y = clamp(f(operands...) + z).
+  template <class F, class... In>
+  static void rounded(const Rows& rows, const Output& out, const F& f, In... in) {
+    if (out.type == Type::u8) return map(rows, ToBytes(rows, out), f, in...);
+    const Clamp<V> clamp(out);
+    clamped(rows, out.type, [&](auto... x) { return clamp(f(x...)); }, in...);
+  }
 
   // y = f(operands...) along every row. The last sixteen lanes of a row overlap those before: y is no operand.
   template <class Out, class F, class... In>
@@ -296,8 +303,9 @@ class Elementwise {
     }
   }
 
+  // y = f(operands...), which is in the range of its type.
   template <class F, class... In>
-  static void to_any(const Rows& rows, Type type, const F& f, In... in) {
+  static void clamped(const Rows& rows, Type type, const F& f, In... in) {
     switch (type) {
       case Type::u8:
         return map(rows, To<uint8_t>(rows), f, in...);

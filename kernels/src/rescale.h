@@ -37,7 +37,7 @@ inline Ratio find_ratio(int64_t bound, int32_t b, int32_t c) {
   return {Way::any, 0, b, c};
 }
 
-// Zero point and clamp of an Output as lanes. `low - zero_point` and `high - zero_point` must fit int32.
+// Zero point and clamp of an Output as lanes. For rescale_wide, low and high less the zero point must fit int32.
 template <class V>
 struct Clamp {
   V zero_point, low, high, low_less_zero, high_less_zero;
@@ -46,8 +46,8 @@ struct Clamp {
       : zero_point(V::set1(out.zero_point)),
         low(V::set1(out.low)),
         high(V::set1(out.high)),
-        low_less_zero(V::set1(out.low - out.zero_point)),
-        high_less_zero(V::set1(out.high - out.zero_point)) {}
+        low_less_zero(V::set1(static_cast<int32_t>(int64_t{out.low} - out.zero_point))),
+        high_less_zero(V::set1(static_cast<int32_t>(int64_t{out.high} - out.zero_point))) {}
 
   V operator()(V rounded) const { return (rounded + zero_point).max(low).min(high); }
 };

@@ -1,8 +1,8 @@
 // 256 entries of a byte each by vpshufb, which takes four bits of an index and gives 0 for a negative one.
 //
-// Rows of 16 entries: T0..T15. For x of 0 to 127 the entry is the exclusive or of S0[x], S1[x - 16], S2[x - 32] ... where
-// S0 = T0 and Sk = Tk ^ T(k-1): those up to k = x >> 4 leave Tk, later ones have a negative index. Subtracting 16 keeps
-// the low four bits and saturates, so a negative index stays negative. The upper half is the same on x - 128.
+// Rows of 16 entries: T0..T15. For x of 0 to 127 the entry is the exclusive or of S0[x], S1[x - 16], S2[x - 32] ...
+// where S0 = T0 and Sk = Tk ^ T(k-1): those up to k = x >> 4 leave Tk, later ones have a negative index. Subtracting 16
+// keeps the low four bits and saturates, so a negative index stays negative. The upper half is the same on x - 128.
 #ifndef MULSHIFT_SRC_ISA_AVX2_TABLE_H
 #define MULSHIFT_SRC_ISA_AVX2_TABLE_H
 

@@ -23,23 +23,24 @@ class Affine final : public Kernel {
     spec_.x_zero_point = node.zero_point("x_zero_point", spec_.x_type);
     spec_.out = node.output();
     const Tensor w = node.constant(1, "w"), bias = node.constant(2, "bias");
-    const Tensor b = node.constant(3, "b"), c = node.constant(4, "c");
-    node.check_dyadic(b, c);
     if (!node.ok()) return;
     const int64_t bound = farthest(spec_.x_type, spec_.x_zero_point) * magnitude(w) + magnitude(bias);
-    spec_.narrow = is_narrow(bound, b, c, spec_.out);
+    dyadics_.read(node, 3, bound < INT32_MAX ? bound : INT32_MAX, spec_.out);
+    spec_.way = dyadics_.ratio().way;
+    spec_.left = dyadics_.ratio().left;
   }
 
   bool run(Call& call) const override {
     const Tensor x = call.input(0, "x"), w = call.input(1, "w"), bias = call.input(2, "bias");
-    const Tensor b = call.input(3, "b"), c = call.input(4, "c");
-    if (!call.ok()) return false;
-    const auto kernel = fits_clamp(spec_.out) ? isa()->elementwise.affine : exact_elementwise.affine;
+    Tensor b, c;
+    if (!call.ok() || !dyadics_.get(call, &b, &c)) return false;
+    const auto kernel = fits_lanes(spec_.way, spec_.out) ? isa()->elementwise.affine : exact_elementwise.affine;
     return run_elementwise(call, {x, w, bias, b, c}, spec_, kernel);
   }
 
  private:
   AffineSpec spec_;
+  Dyadics dyadics_;
 };
 
 }  // namespace

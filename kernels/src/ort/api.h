@@ -1,4 +1,5 @@
-// ONNX Runtime's C API as this library sees it. No header of ONNX Runtime is needed, so one build serves 1.20 and newer.
+// ONNX Runtime's C API as this library sees it. No header of ONNX Runtime is needed, so one build serves 1.20 and
+// newer.
 //
 // The API is `OrtApi`, a table of function pointers that is only ever appended to: the n-th pointer of a version is the
 // n-th pointer of every later one. A function is named here by its slot; the declarations are those of
@@ -35,7 +36,6 @@ struct ApiBase {
 
 enum ErrorCode : int { fail = 1, invalid_argument = 2 };
 enum OpAttributeType : int { attribute_int = 1, attribute_ints = 2 };
-
 
 template <int index, class Function>
 struct Slot;
@@ -83,7 +83,8 @@ constexpr Slot<249, Status*(const KernelInfo*, size_t, int*, const Value**)> Ker
 constexpr Slot<267, Status*(const ShapeInferContext*, size_t*)> ShapeInferContext_GetInputCount;
 constexpr Slot<268, Status*(const ShapeInferContext*, size_t, TypeAndShape**)> ShapeInferContext_GetInputTypeShape;
 constexpr Slot<269, Status*(const ShapeInferContext*, const char*, const OpAttribute**)> ShapeInferContext_GetAttribute;
-constexpr Slot<270, Status*(const ShapeInferContext*, size_t, const TypeAndShape*)> ShapeInferContext_SetOutputTypeShape;
+constexpr Slot<270, Status*(const ShapeInferContext*, size_t, const TypeAndShape*)>
+    ShapeInferContext_SetOutputTypeShape;
 constexpr Slot<271, Status*(TypeAndShape*, const char**, size_t)> SetSymbolicDimensions;
 constexpr Slot<272, Status*(const OpAttribute*, OpAttributeType, void*, size_t, size_t*)> ReadOpAttr;
 constexpr Slot<274, Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>

@@ -1,4 +1,5 @@
-// OrtCustomOp of onnxruntime_c_api.h as of API version 17: what ONNX Runtime calls to learn of an operator and to run it.
+// OrtCustomOp of onnxruntime_c_api.h as of API version 17: what ONNX Runtime calls to learn of an operator and to run
+// it.
 #ifndef MULSHIFT_SRC_ORT_CUSTOM_OP_H
 #define MULSHIFT_SRC_ORT_CUSTOM_OP_H
 

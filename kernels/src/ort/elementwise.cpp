@@ -8,28 +8,45 @@ int64_t farthest(Type type, int32_t zero_point) {
   return below > above ? below : above;
 }
 
-bool is_narrow(int64_t bound, int64_t b, int64_t c, const Output& out) {
-  constexpr int64_t limit = int64_t{1} << 31, z_limit = int64_t{1} << 30;
-  if (c > 31 || bound >= limit || out.zero_point <= -z_limit || out.zero_point >= z_limit) return false;
-  return bound * b + (int64_t{1} << (c - 1)) < limit;
+void Dyadics::read(Node& node, size_t b_input, int64_t bound, const Output& out) {
+  input_ = b_input;
+  const Tensor b = node.constant_or_none(b_input, "b"), c = node.constant_or_none(b_input + 1, "c");
+  node.check_dyadic(b, c);
+  if (!node.ok() || !b.data || !c.data) return;
+  constant_ = true;
+  const Shape shapes[] = {b.shape, c.shape};
+  Loops loops;
+  if (!make_loops(shapes, 2, &shape_, &loops)) {
+    node.fail("the shapes of b and c do not broadcast");
+    return;
+  }
+  const size_t n = shape_.count();
+  int32_t *bs = b_.array<int32_t>(n + 1), *cs = c_.array<int32_t>(n + 1);
+  if (!bs || !cs) {
+    node.fail("out of memory");
+    return;
+  }
+  for (size_t i = 0; i < n; ++i) {
+    size_t at[2] = {0, 0}, rest = i;
+    for (size_t axis = loops.axes; axis-- > 0; rest /= loops.size[axis]) {
+      for (size_t o = 0; o < 2; ++o) at[o] += rest % loops.size[axis] * loops.stride[o][axis];
+    }
+    bs[i] = b.as<int32_t>()[at[0]];
+    cs[i] = c.as<int32_t>()[at[1]];
+  }
+  if (fits_zero_point(out)) ratio_ = find_ratio_of_all(bound, bs, cs, n);
 }
 
-bool is_narrow(int64_t bound, const Tensor& b, const Tensor& c, const Output& out) {
-  const size_t bs = b.shape.count(), cs = c.shape.count();
-  if (bs == cs) {
-    for (size_t i = 0; i < bs; ++i) {
-      if (!is_narrow(bound, b.as<int32_t>()[i], c.as<int32_t>()[i], out)) return false;
-    }
+bool Dyadics::get(Call& call, Tensor* b, Tensor* c) const {
+  if (constant_) {
+    *b = {Type::s32, shape_, b_.data()};
+    *c = {Type::s32, shape_, c_.data()};
     return true;
   }
-  int64_t most_b = 0, most_c = kMinShift;
-  for (size_t i = 0; i < bs; ++i) most_b = b.as<int32_t>()[i] > most_b ? b.as<int32_t>()[i] : most_b;
-  for (size_t i = 0; i < cs; ++i) most_c = c.as<int32_t>()[i] > most_c ? c.as<int32_t>()[i] : most_c;
-  return is_narrow(bound, most_b, most_c, out);
-}
-
-bool check_dyadic(Call& call, const Tensor& b, const Tensor& c) {
-  const char* wrong = wrong_dyadic(b.as<int32_t>(), b.shape.count(), c.as<int32_t>(), c.shape.count());
+  *b = call.input(input_, "b");
+  *c = call.input(input_ + 1, "c");
+  if (!call.ok()) return false;
+  const char* wrong = wrong_dyadic(b->as<int32_t>(), b->shape.count(), c->as<int32_t>(), c->shape.count());
   return wrong ? call.fail("%s", wrong) : true;
 }
 

@@ -5,6 +5,8 @@
 #include <initializer_list>
 
 #include "../broadcast.h"
+#include "../buffer.h"
+#include "../ratios.h"
 #include "operator.h"
 
 namespace mulshift {
@@ -13,12 +15,23 @@ namespace ort {
 // The greatest |x - zero_point| of an element of that type.
 int64_t farthest(Type type, int32_t zero_point);
 
-// Whether acc * b + 2^(c-1) and what follows fit int32 for every |acc| <= bound, b and c.
-bool is_narrow(int64_t bound, int64_t b, int64_t c, const Output& out);
-bool is_narrow(int64_t bound, const Tensor& b, const Tensor& c, const Output& out);
+// b and c of a node as the kernels take them: constants in the fastest way, others as they come.
+class Dyadics {
+ public:
+  // Of inputs `b_input` and `b_input + 1`, for accumulators of at most `bound`.
+  void read(Node& node, size_t b_input, int64_t bound, const Output& out);
+  // The operands b and c; false after a report.
+  bool get(Call& call, Tensor* b, Tensor* c) const;
 
-// b and c computed at run time; false after a report.
-bool check_dyadic(Call& call, const Tensor& b, const Tensor& c);
+  const Ratio& ratio() const { return ratio_; }
+
+ private:
+  size_t input_ = 0;
+  Ratio ratio_;
+  bool constant_ = false;
+  Shape shape_;
+  Buffer b_, c_;
+};
 
 // Calls kernel(spec, rows) over the broadcast operands into output 0.
 template <class Spec>

@@ -1,7 +1,7 @@
 // Types and shapes of outputs while a model is loaded.
 //
-// ONNX Runtime takes an element type that an attribute says only together with a shape. Where the shape is not known, it
-// takes both from the graph's value_info, and refuses the model if there is none.
+// ONNX Runtime takes an element type that an attribute says only together with a shape. Where the shape is not known,
+// it takes both from the graph's value_info, and refuses the model if there is none.
 #ifndef MULSHIFT_SRC_ORT_INFERENCE_H
 #define MULSHIFT_SRC_ORT_INFERENCE_H
 

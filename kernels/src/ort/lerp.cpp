@@ -50,7 +50,8 @@ class LerpKernel final : public Kernel {
     const Tensor w0 = call.input(3, "w0"), w1 = call.input(4, "w1");
     if (!call.ok()) return false;
     const int64_t rank = static_cast<int64_t>(x.shape.rank), given = axis_ < 0 ? axis_ + rank : axis_;
-    if (given < 0 || given >= rank) return call.fail("axis %d is none of the %zu axes of x", static_cast<int>(axis_), x.shape.rank);
+    if (given < 0 || given >= rank)
+      return call.fail("axis %d is none of the %zu axes of x", static_cast<int>(axis_), x.shape.rank);
     const size_t axis = static_cast<size_t>(given);
     if (!check_indices(call, i0, x.shape.dims[axis]) || !check_indices(call, i1, x.shape.dims[axis])) return false;
     const size_t length = i0.shape.count(), after = x.shape.rank - axis;
@@ -84,7 +85,8 @@ class LerpKernel final : public Kernel {
     if (indices.shape.rank != 1) return call.fail("i0 and i1 must have one axis");
     for (size_t i = 0; i < indices.shape.count(); ++i) {
       const int64_t index = indices.as<int64_t>()[i];
-      if (index < -size || index >= size) return call.fail("an index is outside the %d elements along the axis", static_cast<int>(size));
+      if (index < -size || index >= size)
+        return call.fail("an index is outside the %d elements along the axis", static_cast<int>(size));
     }
     return true;
   }

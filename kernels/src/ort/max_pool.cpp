@@ -18,7 +18,8 @@ struct Axis {
   int64_t kernel, stride, before, after, dilation;
 
   int64_t reach() const { return (kernel - 1) * dilation + 1; }
-  // Windows over `size` elements; with `ceil` one that overhangs counts too, unless it starts in the padding at the end.
+  // Windows over `size` elements; with `ceil` one that overhangs counts too, unless it starts in the padding at the
+  // end.
   int64_t windows(int64_t size, bool ceil) const {
     const int64_t room = size + before + after - reach();
     if (room < 0) return 0;
@@ -82,8 +83,10 @@ struct Job {
 class MaxPoolNhwc final : public Kernel {
  public:
   void read(Node& node) override {
-    const Integers kernel = node.integers("kernel_shape", 2, 1, kMost), strides = node.integers_or("strides", 2, 1, 1, kMost);
-    const Integers pads = node.integers_or("pads", 4, 0, 0, kMost), dilations = node.integers_or("dilations", 2, 1, 1, kMost);
+    const Integers kernel = node.integers("kernel_shape", 2, 1, kMost),
+                   strides = node.integers_or("strides", 2, 1, 1, kMost);
+    const Integers pads = node.integers_or("pads", 4, 0, 0, kMost),
+                   dilations = node.integers_or("dilations", 2, 1, 1, kMost);
     h_ = {kernel[0], strides[0], pads[0], pads[2], dilations[0]};
     w_ = {kernel[1], strides[1], pads[1], pads[3], dilations[1]};
     ceil_ = node.integer_or("ceil_mode", 0, 0, 1) != 0;

@@ -17,14 +17,22 @@ class Mul final : public Kernel {
     spec_.multiplier = node.multiplier("multiplier");
     spec_.shift = node.shift("shift");
     spec_.out = node.output();
+    if (!node.ok()) return;
     const int64_t bound = farthest(spec_.x_type, spec_.x_zero_point) * farthest(spec_.y_type, spec_.y_zero_point);
-    spec_.narrow = is_narrow(bound, spec_.multiplier, spec_.shift, spec_.out);
+    Ratio ratio{Way::any, 0, spec_.multiplier, spec_.shift};
+    if (fits_zero_point(spec_.out)) {
+      ratio = find_ratio(bound < INT32_MAX ? bound : INT32_MAX, spec_.multiplier, spec_.shift);
+    }
+    spec_.way = ratio.way;
+    spec_.left = ratio.left;
+    spec_.multiplier = ratio.b;
+    spec_.shift = ratio.shift;
   }
 
   bool run(Call& call) const override {
     const Tensor x = call.input(0, "x"), y = call.input(1, "y");
     if (!call.ok()) return false;
-    const auto kernel = fits_clamp(spec_.out) ? isa()->elementwise.mul : exact_elementwise.mul;
+    const auto kernel = fits_lanes(spec_.way, spec_.out) ? isa()->elementwise.mul : exact_elementwise.mul;
     return run_elementwise(call, {x, y}, spec_, kernel);
   }
 

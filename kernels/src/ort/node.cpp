@@ -170,8 +170,8 @@ Tensor Node::constant(size_t input, const char* what) {
 
 void Node::check_dyadic(const Tensor& b, const Tensor& c) {
   if (!ok()) return;
-  const char* wrong = wrong_dyadic(b.as<int32_t>(), b.data ? b.shape.count() : 0, c.as<int32_t>(),
-                                   c.data ? c.shape.count() : 0);
+  const char* wrong =
+      wrong_dyadic(b.as<int32_t>(), b.data ? b.shape.count() : 0, c.as<int32_t>(), c.data ? c.shape.count() : 0);
   if (wrong) fail("%s", wrong);
 }
 

@@ -1,4 +1,5 @@
-// What one operator is to ONNX Runtime: a row of the table in operators.cpp, and the kernel that the row makes for a node.
+// What one operator is to ONNX Runtime: a row of the table in operators.cpp, and the kernel that the row makes for a
+// node.
 #ifndef MULSHIFT_SRC_ORT_OPERATOR_H
 #define MULSHIFT_SRC_ORT_OPERATOR_H
 

@@ -55,9 +55,7 @@ struct Job {
         static_cast<int32_t*>(y)[at] = value;
     }
   }
-  const void* at(size_t element) const {
-    return static_cast<const char*>(x->data) + element * size_of(x->type);
-  }
+  const void* at(size_t element) const { return static_cast<const char*>(x->data) + element * size_of(x->type); }
   int64_t element(size_t i) const {
     switch (x->type) {
       case Type::u8:

@@ -4,8 +4,8 @@
 // itself refuses a node of other types, and an output that has the type of an input needs no inference.
 #include <mutex>
 
-#include "custom_op.h"
 #include "../isa.h"
+#include "custom_op.h"
 #include "mulshift/kernels.h"
 #include "operator.h"
 

@@ -1,0 +1,44 @@
+#include "ratios.h"
+
+namespace mulshift {
+namespace {
+
+// Bits by which x * b has to go up so that c is at least 33.
+int32_t wanted(int32_t c) { return c < 33 ? 33 - c : 0; }
+
+}  // namespace
+
+Ratio find_ratio_of_all(int64_t bound, int32_t* b, int32_t* c, size_t n) {
+  Ratio all;
+  all.way = Way::low;
+  for (size_t i = 0; i < n; ++i) {
+    const Ratio one = find_ratio(bound, b[i], c[i]);
+    if (one.way > all.way) all.way = one.way;
+    if (wanted(c[i]) - room_of(b[i]) > all.left) all.left = wanted(c[i]) - room_of(b[i]);
+  }
+  if (all.way == Way::low) all.left = 0;
+  if (all.way != Way::high) return all;
+  for (size_t i = 0; i < n; ++i) {
+    if (c[i] + all.left > 63) all.way = Way::any;
+  }
+  if (all.left > room_of(bound)) all.way = Way::any;
+  if (all.way == Way::any) return all;
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t rest = wanted(c[i]) - all.left, up = rest > 0 ? rest : 0;
+    b[i] <<= up;
+    c[i] += up + all.left - 32;
+  }
+  return all;
+}
+
+SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c) {
+  const SumRatio any{Way::any, 0, b1, b2, c};
+  const int64_t sum = bound1 * b1 + bound2 * b2;
+  if (c <= 31 && sum + (int64_t{1} << (c - 1)) <= INT32_MAX) return {Way::low, 0, b1, b2, c};
+  const int32_t all = wanted(c), room = room_of(b1 > b2 ? b1 : b2), up = all < room ? all : room, left = all - up;
+  if (left > room_of(bound1 > bound2 ? bound1 : bound2) || c + all > 63) return any;
+  if (sum >= int64_t{1} << (62 - all)) return any;
+  return {Way::high, left, b1 << up, b2 << up, c + all - 32};
+}
+
+}  // namespace mulshift

@@ -1,0 +1,31 @@
+// One way (rescale.h) for many dyadic numbers, or for a sum of two products.
+#ifndef MULSHIFT_SRC_RATIOS_H
+#define MULSHIFT_SRC_RATIOS_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "rescale.h"
+
+namespace mulshift {
+
+// The fastest way that is exact for |x| <= bound and each of n pairs; `b` and `c` become what that way takes.
+Ratio find_ratio_of_all(int64_t bound, int32_t* b, int32_t* c, size_t n);
+
+// x1 * b1 + x2 * b2, then the same shift for both.
+struct SumRatio {
+  Way way = Way::any;
+  int32_t left = 0, b1 = 0, b2 = 0, shift = 2;
+};
+// For |x1| <= bound1, |x2| <= bound2, both below 2^31, with a sum below 2^62.
+SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c);
+
+// Whether the ways of 32 bits leave room for the zero point: what they round to is below 2^30.
+inline bool fits_zero_point(const Output& out) {
+  constexpr int32_t limit = int32_t{1} << 30;
+  return out.zero_point > -limit && out.zero_point < limit;
+}
+
+}  // namespace mulshift
+
+#endif
