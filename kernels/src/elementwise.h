@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "broadcast.h"
 #include "rescale.h"
@@ -198,36 +199,47 @@ class Elementwise {
     Typed<int32_t> s32_;
   };
 
-  // Where sixteen lanes go: element i of a row of y. The lanes fit T.
-  template <class T>
-  class To {
+  // Where sixteen lanes go: element i of a row of y. Rows shorter than sixteen are made in `held`.
+  class ToAny {
    public:
-    explicit To(const Rows& rows) : y_(static_cast<T*>(rows.y)), n_(rows.n) {}
-    void start(size_t row) { at_ = y_ + row * n_; }
-    void put(size_t i, V v) const { v.store(at_ + i); }
-    void put_short(V v) const {
-      T held[kLanes];
-      v.store(held);
-      for (size_t i = 0; i < n_; ++i) at_[i] = held[i];
+    ToAny(const Rows& rows, Type type)
+        : type_(type), size_(size_of_element(type)), y_(static_cast<char*>(rows.y)), n_(rows.n) {}
+    void start(size_t row) { at_ = n_ < kLanes ? held_ : y_ + row * n_ * size_; }
+    // The lanes are in the range of the type.
+    void put(size_t i, V v) {
+      switch (type_) {
+        case Type::u8:
+          return v.store(reinterpret_cast<uint8_t*>(at_) + i);
+        case Type::s8:
+          return v.store(reinterpret_cast<int8_t*>(at_) + i);
+        case Type::s16:
+          return v.store(reinterpret_cast<int16_t*>(at_) + i);
+        default:
+          return v.store(reinterpret_cast<int32_t*>(at_) + i);
+      }
+    }
+    void finish(size_t row) const {
+      if (n_ < kLanes) std::memcpy(y_ + row * n_ * size_, held_, n_ * size_);
     }
 
    private:
-    T* y_;
+    Type type_;
+    size_t size_;
+    char* y_;
     size_t n_;
-    T* at_ = nullptr;
+    char* at_ = nullptr;
+    alignas(int32_t) char held_[kLanes * sizeof(int32_t)];
   };
 
-  // The same for lanes that have yet to get the zero point and the clamp.
+  // The same for bytes whose lanes have yet to get the zero point and the clamp.
   class ToBytes {
    public:
     ToBytes(const Rows& rows, const Output& out)
         : y_(static_cast<uint8_t*>(rows.y)), n_(rows.n), clamp_(out.zero_point, out.low, out.high) {}
-    void start(size_t row) { at_ = y_ + row * n_; }
-    void put(size_t i, V v) const { clamp_.store(v, at_ + i); }
-    void put_short(V v) const {
-      uint8_t held[kLanes];
-      clamp_.store(v, held);
-      for (size_t i = 0; i < n_; ++i) at_[i] = held[i];
+    void start(size_t row) { at_ = n_ < kLanes ? held_ : y_ + row * n_; }
+    void put(size_t i, V v) { clamp_.store(v, at_ + i); }
+    void finish(size_t row) const {
+      if (n_ < kLanes) std::memcpy(y_ + row * n_, held_, n_);
     }
 
    private:
@@ -235,7 +247,10 @@ class Elementwise {
     size_t n_;
     typename V::Bytes clamp_;
     uint8_t* at_ = nullptr;
+    uint8_t held_[kLanes];
   };
+
+  static size_t size_of_element(Type type) { return type == Type::s32 ? 4 : type == Type::s16 ? 2 : 1; }
 
   // y = requantized acc(operands...), by b and c.
   template <class Spec, class F, class B, class... In>
@@ -286,35 +301,22 @@ class Elementwise {
     clamped(rows, out.type, [&](auto... x) { return clamp(f(x...)); }, in...);
   }
 
-  // y = f(operands...) along every row. The last sixteen lanes of a row overlap those before: y is no operand.
-  template <class Out, class F, class... In>
-  static void map(const Rows& rows, Out out, const F& f, In... in) {
-    const size_t n = rows.n;
-    for (size_t r = 0; r < rows.rows; ++r) {
-      (in.start(r), ...);
-      out.start(r);
-      if (n < kLanes) {
-        out.put_short(f(in.get(0)...));
-        continue;
-      }
-      size_t i = 0;
-      for (; i + kLanes <= n; i += kLanes) out.put(i, f(in.get(i)...));
-      if (i < n) out.put(n - kLanes, f(in.get(n - kLanes)...));
-    }
-  }
-
   // y = f(operands...), which is in the range of its type.
   template <class F, class... In>
   static void clamped(const Rows& rows, Type type, const F& f, In... in) {
-    switch (type) {
-      case Type::u8:
-        return map(rows, To<uint8_t>(rows), f, in...);
-      case Type::s8:
-        return map(rows, To<int8_t>(rows), f, in...);
-      case Type::s16:
-        return map(rows, To<int16_t>(rows), f, in...);
-      default:
-        return map(rows, To<int32_t>(rows), f, in...);
+    map(rows, ToAny(rows, type), f, in...);
+  }
+
+  // y = f(operands...) along every row. The last sixteen lanes of a row overlap those before: y is no operand.
+  template <class Out, class F, class... In>
+  static void map(const Rows& rows, Out out, const F& f, In... in) {
+    const size_t last = rows.n < kLanes ? 0 : rows.n - kLanes;
+    for (size_t r = 0; r < rows.rows; ++r) {
+      (in.start(r), ...);
+      out.start(r);
+      for (size_t i = 0; i < last; i += kLanes) out.put(i, f(in.get(i)...));
+      out.put(last, f(in.get(last)...));
+      out.finish(r);
     }
   }
 };
