@@ -1,0 +1,161 @@
+"""A malformed node is an error status of ONNX Runtime that starts with the node's name; nothing crashes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from kernel_checks import NAME, S8, S16, S32, U8, one_node, output, run
+
+X = np.zeros((2, 3), U8)
+ONE, TWO = S32([1]), S32([2])
+OUT = output(U8, 0, 255, 0)
+REQUANTIZE = {"x_zero_point": 0, **OUT}
+ADD = {"x_zero_point": 0, "y_zero_point": 0, "x_multiplier": 1, "y_multiplier": 1, "shift": 2, **OUT}
+MUL = {"x_zero_point": 0, "y_zero_point": 0, "multiplier": 1, "shift": 2, **OUT}
+MEAN = {"x_zero_point": 0, "keepdims": 1, "multiplier": 1, "shift": 2, **OUT}
+LERP = {"x_zero_point": 0, "axis": 0}
+POOL = {"kernel_shape": [2, 2], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "ceil_mode": 0}
+IMAGE = np.zeros((1, 4, 4, 3), U8)
+TABLE = np.zeros(256, U8)
+AXIS = np.array([1], np.int64)
+I0 = np.zeros(2, np.int64)
+W = np.zeros((2, 1), S32)
+
+# operator, inputs, attributes, what the message says
+CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
+    ("Requantize", [X, ONE, S32([1])], REQUANTIZE, "a shift c is not from 2 to 62"),
+    ("Requantize", [X, ONE, S32([63])], REQUANTIZE, "a shift c is not from 2 to 62"),
+    ("Requantize", [X, S32([-1]), TWO], REQUANTIZE, "a multiplier b is negative"),
+    ("Requantize", [X, S32([1, 1]), TWO], REQUANTIZE, "do not broadcast"),
+    ("Requantize", [X, S32([1, 1]), S32([2, 2, 2])], REQUANTIZE, "do not broadcast"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"x_zero_point": 256}, "'x_zero_point' is 256, not from 0 to 255"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"zero_point": 2**31}, "'zero_point' is 2147483648"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"qmin": -1}, "'qmin' is -1, not from 0 to 255"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"qmin": 7, "qmax": 6}, "qmin 7 is above qmax 6"),
+    ("Requantize", [X, ONE, TWO], {k: v for k, v in REQUANTIZE.items() if k != "qmax"}, "'qmax' is missing"),
+    ("Requantize", [X, ONE, TWO], {k: v for k, v in REQUANTIZE.items() if k != "dtype"}, "'dtype' is missing"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"x_zero_point": "three"}, "missing or no integer"),
+    ("Requantize", [X, ONE, TWO], REQUANTIZE | {"x_zero_point": [3]}, "missing or no integer"),
+    ("Requantize", [np.zeros((1,) * 9, U8), ONE, TWO], REQUANTIZE, "x has more than 8 axes"),
+    ("Add", [X, np.zeros((2, 4), U8)], ADD, "do not broadcast"),
+    ("Add", [X, X], ADD | {"shift": 1}, "'shift' is 1, not from 2 to 62"),
+    ("Add", [X, X], ADD | {"x_multiplier": -1}, "'x_multiplier' is -1"),
+    ("Add", [X, X.astype(S8)], ADD | {"y_zero_point": 128}, "'y_zero_point' is 128, not from -128 to 127"),
+    ("Mul", [X, X], MUL | {"multiplier": 2**31}, "'multiplier' is 2147483648"),
+    ("Affine", [X, ONE, ONE, ONE, S32([0])], REQUANTIZE, "a shift c is not from 2 to 62"),
+    ("Affine", [X, S32([1, 1]), ONE, ONE, TWO], REQUANTIZE, "do not broadcast"),
+    ("Table", [X, TABLE[:255]], {}, "table must have 256 elements"),
+    ("Table", [X, TABLE.reshape(2, 128)], {}, "table must have 256 elements"),
+    ("ReduceMean", [X, np.array([2], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
+    ("ReduceMean", [X, np.array([-3], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
+    ("ReduceMean", [X, np.array([1, -1], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
+    ("ReduceMean", [X, np.zeros(0, np.int64)], MEAN, "axes must be a list"),
+    ("ReduceMean", [X, AXIS], MEAN | {"keepdims": 2}, "'keepdims' is 2"),
+    ("Lerp", [X, I0 + 2, I0, W, W], LERP, "an index is outside the 2 elements"),
+    ("Lerp", [X, I0, I0 - 3, W, W], LERP, "an index is outside the 2 elements"),
+    ("Lerp", [X, I0, I0[:1], W, W], LERP, "i0 and i1 differ in length"),
+    ("Lerp", [X, I0.reshape(1, 2), I0, W, W], LERP, "i0 and i1 must have one axis"),
+    ("Lerp", [X, I0, I0, W, W.reshape(1, 2)], LERP, "w0 and w1 must be [2, 1, ...]"),
+    ("Lerp", [X, I0, I0, W, W], LERP | {"axis": 2}, "axis 2 is none of the 2 axes of x"),
+    ("MaxPoolNhwc", [X], POOL, "x must be [N, H, W, C], not of 2 axes"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [5, 1]}, "the window is larger than the padded x"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [0, 1]}, "'kernel_shape' has 0"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [2, 2, 2]}, "'kernel_shape' has 3 numbers, not 2"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"strides": [0, 1]}, "'strides' has 0"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"pads": [0, 0, -1, 0]}, "'pads' has -1"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"strides": 3}, "'strides' has 0 numbers, not 2"),
+]
+
+
+def _message(model: onnx.ModelProto, feeds: dict[str, Any]) -> str:
+    """What ONNX Runtime says instead of running it."""
+    with pytest.raises(Exception, match="ONNXRuntimeError") as caught:
+        run(model, feeds)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes", "said"), CASES)
+def test_malformed(op: str, inputs: list[Any], attributes: dict[str, Any], said: str) -> None:
+    message = _message(one_node(op, inputs, attributes, [S32 if op == "Lerp" else U8]), {"i0": inputs[0]})
+    assert f"{NAME}: " in message
+    assert said in message
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_numbers_computed_at_run_time_are_checked_too(index: int) -> None:
+    inputs = [X, ONE, TWO]
+    inputs[index] = S32([-1])
+    model = one_node("Requantize", inputs, REQUANTIZE, [U8], fed=(0, 1, 2))
+    assert f"{NAME}: a " in _message(model, {f"i{k}": v for k, v in enumerate(inputs)})
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes"), [("Affine", [X, ONE, ONE, ONE, TWO], REQUANTIZE)])
+def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:
+    model = one_node(op, inputs, attributes, [U8], fed=(0, 1))
+    assert f"{NAME}: w must be a constant" in _message(model, {"i0": inputs[0], "i1": inputs[1]})
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Add", [X, X.astype(np.float32)], ADD),
+        ("Table", [X.astype(S16), TABLE], {}),
+        ("Requantize", [X, ONE.astype(np.int64), TWO], REQUANTIZE),
+        ("ReduceMean", [X, AXIS.astype(S32)], MEAN),
+        ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),
+    ],
+)
+def test_types_without_a_kernel_name_the_node(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:
+    assert NAME in _message(one_node(op, inputs, attributes, [U8]), {"i0": inputs[0]})
+
+
+def _changed(change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:
+    model = one_node("Requantize", [X, ONE, TWO], REQUANTIZE, [U8])
+    change(model)
+    return model
+
+
+def test_too_few_and_too_many_inputs() -> None:
+    for change in (lambda m: m.graph.node[0].input.pop(), lambda m: m.graph.node[0].input.append("i1")):
+        assert NAME in _message(_changed(change), {"i0": X})
+
+
+def test_a_missing_input() -> None:
+    for index in range(3):
+        message = _message(_changed(lambda m, k=index: m.graph.node[0].input.__setitem__(k, "")), {"i0": X})
+        assert "Requantize" in message or NAME in message
+
+
+def test_an_output_declared_as_another_type() -> None:
+    model = one_node("Requantize", [X, ONE, TWO], REQUANTIZE, [S16])
+    assert NAME in _message(model, {"i0": X})
+
+
+def test_a_node_without_a_name_is_told_by_its_operator() -> None:
+    model = _changed(lambda m: m.graph.node[0].ClearField("name"))
+    model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(S32([1]), "i2"))
+    assert "Requantize: a shift c is not" in _message(model, {"i0": X})
+
+
+@pytest.mark.parametrize("name", ["avx9", "PORTABLE", "avx2,portable"])
+def test_an_unknown_instruction_set(name: str) -> None:
+    code = (
+        "from test_kernel_errors import ONE, REQUANTIZE, TWO, U8, X, _message, one_node\n"
+        "print(_message(one_node('Requantize', [X, ONE, TWO], REQUANTIZE, [U8]), {'i0': X}))\n"
+        "from mulshift import kernels\n"
+        "try: kernels.instruction_set()\n"
+        "except ValueError as e: print(e)\n"
+    )
+    here = os.path.dirname(__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MULSHIFT_ISA": name}, cwd=here, capture_output=True, text=True
+    )
+    assert f"{NAME}: MULSHIFT_ISA names no instruction set that this machine runs" in done.stdout, done.stderr
+    assert "MULSHIFT_ISA must be one of" in done.stdout
