@@ -10,6 +10,7 @@ from mulshift.passes.equalize import Equalize
 from mulshift.passes.fold_bn import FoldBn
 from mulshift.passes.fold_input import FoldInput
 from mulshift.passes.fuse import Fuse
+from mulshift.passes.fuse_kernels import FuseKernels
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.round_weights import RoundWeights
@@ -27,6 +28,7 @@ PASSES: dict[str, type[Pass]] = {
     "round-weights": RoundWeights,
     "correct-bias": CorrectBias,
     "to-integer": ToInteger,
+    "fuse-kernels": FuseKernels,
 }
 
 __all__ = ["PASSES", "Contract", "Log", "Note", "Pass"]

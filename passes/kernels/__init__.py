@@ -1,0 +1,1 @@
+"""What `fuse-kernels` is made of: channels-last twins, packed products, epilogues."""
