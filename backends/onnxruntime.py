@@ -1,4 +1,4 @@
-"""ONNX Runtime: integer form (mulshift:: nodes with bodies), portable form (bodies inlined), qdq form."""
+"""ONNX Runtime: integer form (mulshift:: nodes with bodies, fused), portable form (bodies inlined), qdq form."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mulshift.backends.artifact import Artifact
 from mulshift.backends.inlining import inline
 from mulshift.backends.qdq import freeze
 from mulshift.ir import ModelError, Target, attach, origin, set_origin
+from mulshift.passes.fuse_kernels import FuseKernels
 
 _OLD_IR_VERSION, _OLD_OPSET = 10, 22
 """What ONNX Runtime 1.21 reads, the oldest that runs our artifacts; newer opsets need a newer runtime anyway."""
@@ -39,6 +40,7 @@ def lower(model: ir.Model, target: Target) -> Artifact:
 
 
 def _integer(model: ir.Model) -> ir.Model:
+    FuseKernels()(model)
     attach(model)
     return model
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from mulshift.backends.artifact import Artifact
 from mulshift.backends.onnxruntime import session, with_outputs
-from mulshift.ir import Array, Feeds, Interpreter, VerificationError, describe, is_float
+from mulshift.ir import DOMAIN, Array, Feeds, Interpreter, VerificationError, describe, is_float
+from mulshift.ir.layout import plain_array, stands_for
 from mulshift.passes.compare import first_difference
 from mulshift.passes.pipeline import to_numpy
 
@@ -24,7 +26,7 @@ class Verified:
 
     Attributes:
         samples: feeds that were run.
-        tensors: values compared, for each sample.
+        tensors: values of the artifact compared, for each sample.
         elements: numbers compared in all.
         differences: of them that differ (0, or in the qdq form at most 1 in 10,000, each by one step).
     """
@@ -38,8 +40,9 @@ class Verified:
 def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterable[Feeds]) -> Verified:
     """Compare the integer or portable form with the specification in Python arithmetic.
 
-    All integer tensors are exposed as outputs, in groups of at most GROUP_BYTES; then the plain model's outputs are
-    compared. Float operators (islands) may differ in the last bit between runtimes, so where a float result becomes
+    All integer tensors that the artifact has are exposed as outputs, in groups of at most GROUP_BYTES; one that is laid
+    out channels last is compared with the tensor that it stands for. Then the plain model's outputs are compared.
+    Float operators (islands) may differ in the last bit between runtimes, so where a float result becomes
     an integer the specification's integers are fed to both sides.
 
     Args:
@@ -48,8 +51,10 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
         samples: feeds; each is run once a group.
 
     Raises:
-        VerificationError: with the first node, count and numbers that differ.
+        VerificationError: with the first node, count and numbers that differ; or an integer operator of the artifact
+            makes what the specification has not.
     """
+    views = _views(artifact.model, specification)
     cut = _cut(specification)
     proto = ir.serde.serialize_model(_without_islands(artifact.model, {str(v.name) for v in cut}))
     interpreter = Interpreter(specification)
@@ -60,8 +65,8 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
         fed: dict[str, Array] = {}
         if cut or not groups:
             sizes, fed = _survey(interpreter, feeds, cut)
-            groups = groups or list(_groups(proto, sizes))
-            tensors = sum(len(g.values) for g in groups)
+            groups = groups or list(_groups(proto, views, sizes))
+            tensors = sum(len(g.views) for g in groups)
         outputs: dict[str, Array] = {}
         for group in groups:
             compared, outputs = _compare(interpreter, feeds, group.run({**feeds, **fed}))
@@ -100,17 +105,52 @@ def _without_islands(model: ir.Model, cut: set[str]) -> ir.Model:
     return copy
 
 
+@dataclass(frozen=True)
+class _View:
+    """A tensor of the specification as a value of the artifact."""
+
+    name: str
+    value: ir.Value
+    same_layout: bool
+
+    def plain(self, array: Array) -> Array:
+        """The artifact's numbers in the specification's layout."""
+        return array if self.same_layout else plain_array(self.value, array)
+
+
+def _views(artifact: ir.Model, specification: ir.Model) -> list[_View]:
+    """What can be compared, in the artifact's order. Raises VerificationError."""
+    known = {v.name for node in specification.graph for v in node.outputs if v.name}
+    views: list[_View] = []
+    for node in artifact.graph:
+        for value in node.outputs:
+            name = stands_for(value)
+            if value.name in known:
+                views.append(_View(str(value.name), value, same_layout=True))
+            elif name in known:
+                views.append(_View(name, value, same_layout=False))
+            elif value.name and node.domain == DOMAIN:
+                raise VerificationError(describe(node), f"'{value.name}' stands for no tensor of the specification")
+    return views
+
+
 @dataclass
 class _Group:
     """Some values of the artifact as the outputs of a session of their own."""
 
-    values: tuple[str, ...]
-    runner: object
+    views: tuple[_View, ...]
+    runner: Any
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        wanted = {i.name for i in self.runner.get_inputs()}  # type: ignore[attr-defined]
-        made = self.runner.run(list(self.values), {k: v for k, v in feeds.items() if k in wanted})  # type: ignore[attr-defined]
-        return dict(zip(self.values, made, strict=True))
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, list[Array]]:
+        """Name of a tensor -> the artifact's numbers of it, one array a value that holds them."""
+        wanted = {i.name for i in self.runner.get_inputs()}
+        names = [view.value.name for view in self.views]
+        made: dict[str, list[Array]] = {}
+        for view, array in zip(
+            self.views, self.runner.run(names, {k: v for k, v in feeds.items() if k in wanted}), strict=True
+        ):
+            made.setdefault(view.name, []).append(view.plain(array))
+        return made
 
 
 def _survey(
@@ -135,27 +175,29 @@ def _survey(
     return sizes, fed
 
 
-def _groups(proto: onnx.ModelProto, sizes: Mapping[str, tuple[int, int]]) -> Iterator[_Group]:
+def _groups(proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]]) -> Iterator[_Group]:
     inputs = {i.name for i in proto.graph.input}
-    names: list[str] = []
+    some: list[_View] = []
     held = 0
-    for name, (_, size) in sizes.items():
-        if name in inputs:
+    for view in views:
+        if view.name in inputs or view.name not in sizes:
             continue
-        if names and held + size > GROUP_BYTES:
-            yield _group(proto, names, sizes)
-            names, held = [], 0
-        names.append(name)
+        size = sizes[view.name][1]
+        if some and held + size > GROUP_BYTES:
+            yield _group(proto, some, sizes)
+            some, held = [], 0
+        some.append(view)
         held += size
-    if names:
-        yield _group(proto, names, sizes)
+    if some:
+        yield _group(proto, some, sizes)
 
 
-def _group(proto: onnx.ModelProto, names: list[str], sizes: Mapping[str, tuple[int, int]]) -> _Group:
-    return _Group(tuple(names), session(with_outputs(proto, [(n, sizes[n][0]) for n in names]), precise=False))
+def _group(proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]]) -> _Group:
+    outputs = [(str(view.value.name), sizes[view.name][0]) for view in views]
+    return _Group(tuple(views), session(with_outputs(proto, outputs), precise=False))
 
 
-def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> tuple[int, dict[str, Array]]:
+def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, list[Array]]) -> tuple[int, dict[str, Array]]:
     """Compare while the specification runs, dropping each array when it is done: elements, and the graph outputs."""
     import torch
 
@@ -163,15 +205,14 @@ def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, Array]) -> t
 
     def observe(value: ir.Value, tensor: torch.Tensor) -> None:
         nonlocal elements
-        other = got.pop(str(value.name), None) if value.producer() is not None else None
-        if other is None:
+        node = value.producer()
+        if node is None:
             return
-        difference = first_difference(tensor.numpy(), other)
-        if difference is not None:
-            node = value.producer()
-            assert node is not None
-            raise VerificationError(describe(node), f"in '{value.name}' {difference} on ONNX Runtime")
-        elements += other.size
+        for other in got.pop(str(value.name), []):
+            difference = first_difference(tensor.numpy(), other)
+            if difference is not None:
+                raise VerificationError(describe(node), f"in '{value.name}' {difference} on ONNX Runtime")
+            elements += other.size
 
     with torch.no_grad():
         outputs = interpreter.run(feeds, observe)

@@ -15,6 +15,7 @@ import pydantic
 from mulshift.checking import open_artifact
 from mulshift.data import input_specs, open_samples
 from mulshift.ir import DOMAIN, Feeds, Interpreter, ModelError, describe, get_level, get_qparams, load
+from mulshift.ir.layout import plain_array, stands_for
 from mulshift.measure import thinned
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE
 from mulshift.passes.compare import Sqnr
@@ -130,7 +131,8 @@ class Diff:
 def diff(a: Any, b: Any, samples: Any = None, limit: int | None = 2) -> Diff:
     """What differs between two models or artifacts: nodes, and on samples the values of one name.
 
-    Integer tensors are compared as the reals that they stand for, thinned to `mulshift.measure.SAMPLED` elements.
+    Integer tensors are compared as the reals that they stand for, whatever their layout, thinned to
+    `mulshift.measure.SAMPLED` elements.
 
     Args:
         a, b: models or artifacts' folders, as for `inspect`.
@@ -178,10 +180,10 @@ def _numeric(a: ir.Model, b: ir.Model, feeds: list[Feeds], nodes: tuple[str, ...
             kept: dict[str, Any] = {}
 
             def keep(value: ir.Value, tensor: torch.Tensor, kept: dict[str, Any] = kept) -> None:
-                kept[str(value.name)] = _real(value, tensor)
+                kept[stands_for(value)] = _real(value, tensor)
 
             def compare(value: ir.Value, tensor: torch.Tensor, kept: dict[str, Any] = kept) -> None:
-                name, mine = str(value.name), _real(value, tensor)
+                name, mine = stands_for(value), _real(value, tensor)
                 other = kept.pop(name, None)
                 if other is None or other.shape != mine.shape or value.producer() is None:
                     return
@@ -198,7 +200,7 @@ def _real(value: ir.Value, tensor: Any) -> Any:
     q = get_qparams(value)
     array = to_numpy(tensor)
     if q is None:
-        return thinned(array).astype("float64")
+        return thinned(plain_array(value, array)).astype("float64")
     if q.per_tensor:
-        return q.dequantize(thinned(array)).astype("float64")
-    return thinned(q.dequantize(array)).astype("float64")
+        return q.dequantize(thinned(plain_array(value, array))).astype("float64")
+    return thinned(plain_array(value, q.dequantize(array))).astype("float64")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from mulshift.ir import Array, Feeds, Interpreter, Observer, get_qparams
+from mulshift.ir import Array, Feeds, Interpreter, Observer, get_qparams, ints
+from mulshift.ir.layout import plain_array, stands_for
 from mulshift.passes.compare import Sqnr
 from mulshift.passes.pipeline import to_numpy
 
@@ -70,15 +71,15 @@ def _keeper(kept: dict[str, Array], macs: dict[str, int]) -> Observer:
     def observe(value: ir.Value, tensor: torch.Tensor) -> None:
         shapes[value] = tuple(tensor.shape)
         node = value.producer()
-        if first and node is not None and node.op_type in _PRODUCTS and value is node.outputs[0]:
+        if first and node is not None and value is node.outputs[0] and _is_product(node):
             macs[str(value.name)] = _macs(node, shapes)
-        q = get_qparams(value)
+        q, name = get_qparams(value), stands_for(value)
         if q is not None and q.per_tensor:
-            kept[str(value.name)] = q.dequantize(thinned(to_numpy(tensor)))
+            kept[name] = q.dequantize(thinned(plain_array(value, to_numpy(tensor))))
         elif q is not None and tensor.numel() <= 64 * SAMPLED:
-            kept[str(value.name)] = thinned(q.dequantize(to_numpy(tensor)))
+            kept[name] = thinned(plain_array(value, q.dequantize(to_numpy(tensor))))
         elif tensor.is_floating_point():
-            kept[str(value.name)] = thinned(to_numpy(tensor))
+            kept[name] = thinned(to_numpy(tensor))
 
     return observe
 
@@ -103,6 +104,10 @@ def thinned(array: Array) -> Array:
     return flat[:: -(-flat.size // SAMPLED) | 1][:SAMPLED]
 
 
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in _PRODUCTS or "w_shape" in node.attributes
+
+
 def _macs(node: ir.Node, shapes: dict[ir.Value, tuple[int, ...]]) -> int:
     """Outputs x (elements of the weights that reach one output)."""
 
@@ -113,10 +118,10 @@ def _macs(node: ir.Node, shapes: dict[ir.Value, tuple[int, ...]]) -> int:
             return shapes[value]
         return tuple(value.const_value.shape.numpy()) if value.const_value is not None else ()
 
-    made, weight = shapes[node.outputs[0]], shape(node.inputs[1])
+    made, weight = shapes[node.outputs[0]], ints(node, "w_shape") or shape(node.inputs[1])
     if not weight:
         return 0
-    if node.op_type.startswith("Conv") and node.op_type != "ConvTranspose":
+    if node.op_type.startswith(("Conv", "Depthwise")) and node.op_type != "ConvTranspose":
         return prod(made) * prod(weight[1:])
     if node.op_type == "ConvTranspose":
         return prod(shape(node.inputs[0])) * prod(weight[1:])

@@ -13,6 +13,7 @@ import pydantic
 from mulshift.backends import Artifact
 from mulshift.backends.verify import Verified
 from mulshift.ir import constant, describe, get_qparams, origin
+from mulshift.ir.layout import stands_for
 from mulshift.ir.levels import BOUND, FLOAT_REASON, WIDTH, float_nodes
 from mulshift.measure import Measured
 from mulshift.passes.pipeline import PassRecord
@@ -199,7 +200,7 @@ def _layer(node: ir.Node, measured: Measured) -> Layer:
         width=node.metadata_props.get(WIDTH),
         accumulator_bound=None if bound is None else int(bound),
         macs=measured.macs.get(name, 0),
-        sqnr_db=rounded(measured.values.get(name)),
+        sqnr_db=None if out is None else rounded(measured.values.get(stands_for(out))),
         float_reason=node.metadata_props.get(FLOAT_REASON),
     )
 
@@ -223,7 +224,7 @@ def _weight_bits(node: ir.Node) -> int | None:
 
 
 def _dyadic(node: ir.Node) -> DyadicSummary | None:
-    """From the last two inputs (b, c) or from the attributes of an operator that has them."""
+    """From the attributes of an operator, or from its inputs b and c: the last two, before those of an epilogue."""
     attributes = {k: a.value for k, a in node.attributes.items()}
     shift = attributes.get("shift")
     if isinstance(shift, int):
@@ -231,7 +232,7 @@ def _dyadic(node: ir.Node) -> DyadicSummary | None:
         return DyadicSummary(bits=b.bit_length(), shift=(shift, shift))
     if node.domain != "mulshift" or "qmin" not in attributes or len(node.inputs) < 3:
         return None
-    multipliers, shifts = constant(node.inputs[-2]), constant(node.inputs[-1])
+    multipliers, shifts = (constant(v) for v in (node.inputs[3:5] if "w_shape" in attributes else node.inputs[-2:]))
     if multipliers is None or shifts is None or not multipliers.size:
         return None
     bits = int(np.max(multipliers)).bit_length()
