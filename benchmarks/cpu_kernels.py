@@ -19,7 +19,7 @@ from pathlib import Path
 
 import models
 from node_rows import Plan, node_rows
-from processes import Failed, loud, measured, script
+from processes import Failed, loud, measured, script, watched
 from rows import Row, at_least, at_most, finish, missing, show
 
 CONFIGURATIONS = {
@@ -201,14 +201,17 @@ def measure(folder: Path, effort: Effort) -> Iterator[Row]:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda network: prepare(table, network), sorted(BOUNDS, reverse=True)))
     print(f"prepared in {time.perf_counter() - start:.0f} s", flush=True)
-    time_all(table)
+    with watched("networks"):
+        time_all(table)
     print_head()
     for network, batch, threads in table.settings():
         print_line(table, network, threads, batch)
     print_memory(table)
     yield from speed_rows(table)
     yield from memory_rows(table)
-    yield from node_rows(Plan(folder, effort.rounds, effort.seconds))
+    with watched("kernels"):
+        kernels = list(node_rows(Plan(folder, effort.rounds, effort.seconds)))
+    yield from kernels
 
 
 def main() -> int:

@@ -1,13 +1,18 @@
-"""Run a script of this folder in a process of its own."""
+"""Run a script of this folder in a process of its own, and see whether others disturb it."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+QUIET = 0.05
 HERE = Path(__file__).resolve().parent
 
 
@@ -41,3 +46,24 @@ def measured(name: str, *arguments: object) -> dict[str, Any]:
 def loud(what: str, why: str) -> None:
     """One line that is not overlooked."""
     print(f"!! {what}: {why}", flush=True)
+
+
+@contextmanager
+def watched(what: str) -> Iterator[None]:
+    """Say so if other processes took more than QUIET cores while `what` was timed."""
+    start, foreign = time.perf_counter(), _foreign_seconds()
+    yield
+    cores = (_foreign_seconds() - foreign) / (time.perf_counter() - start)
+    if cores > QUIET:
+        loud(what, f"other work took {cores:.2f} cores of this machine meanwhile; repeat when it is quiet")
+
+
+def _foreign_seconds() -> float:
+    """CPU seconds since boot that processes other than ours and our children took; 0 where Linux does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return 0.0
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, stat.read_text().split()[1:9])
+    own = os.times()
+    busy = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - own.user - own.system - own.children_user - own.children_system
