@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mulshift import kernels as kernels
     from mulshift.backends import TARGETS as TARGETS
     from mulshift.backends import Artifact as Artifact
     from mulshift.backends import lower as lower
+    from mulshift.backends.kernel_session import session as session
     from mulshift.checking import verify as verify
     from mulshift.compiler import Compiled as Compiled
     from mulshift.compiler import compile as compile
@@ -49,18 +51,22 @@ _WHERE = {
     "load_recipe": "mulshift.passes.recipe",
     "lower": "mulshift.backends",
     "replay": "mulshift.replaying",
+    "session": "mulshift.backends.kernel_session",
     "verify": "mulshift.checking",
 }
 """Public names, loaded when first used: `import mulshift` itself imports nothing heavy."""
+_MODULES = ("kernels",)
 
-__all__ = ["__version__", *sorted(_WHERE)]
+__all__ = ["__version__", *_MODULES, *sorted(_WHERE)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mulshift.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'mulshift' has no attribute '{name}'")
     return getattr(importlib.import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted([*globals(), *_MODULES, *_WHERE])

@@ -1,0 +1,52 @@
+"""A session of ONNX Runtime whose `mulshift` nodes run the kernel library instead of their bodies: the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mulshift import kernels
+from mulshift.ir import ModelError
+
+_REFUSALS = (
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+
+
+def session(model: str | Path | bytes, threads: int | None = None, options: Any = None) -> Any:
+    """A CPU session with the kernel library registered.
+
+    Args:
+        model: path, or serialized ModelProto.
+        threads: of one operator; None lets ONNX Runtime choose.
+        options: `onnxruntime.SessionOptions` to go on from; the library is registered in them.
+
+    Returns:
+        `onnxruntime.InferenceSession`.
+
+    Raises:
+        FileNotFoundError: the library was not built.
+        ModelError: ONNX Runtime or a kernel refuses the model, or MULSHIFT_ISA names nothing that this machine runs.
+    """
+    import onnxruntime as ort
+
+    state = ort.capi.onnxruntime_pybind11_state
+    if options is None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    options.register_custom_ops_library(str(kernels.library_path()))
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except tuple(getattr(state, name) for name in _REFUSALS) as e:
+        where = "model" if isinstance(model, bytes) else f"'{model}'"
+        raise ModelError(where, f"ONNX Runtime refuses it ({str(e).strip().splitlines()[0][:300]})") from e
