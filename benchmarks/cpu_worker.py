@@ -20,35 +20,25 @@ WARM_UP, FEWEST = 3, 5
 Run: TypeAlias = Callable[[], Any]
 
 
-def _session(path: str, threads: int, library: str = "") -> Any:
-    """ONNX Runtime with its default options, and a library of kernels if there is one."""
+def onnxruntime(path: str, x: np.ndarray, threads: int) -> Run:
+    """With its default options."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    if library:
-        options.register_custom_ops_library(library)
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _feed(session: Any, x: np.ndarray) -> Run:
-    feeds = {session.get_inputs()[0].name: x}
-    return lambda: session.run(None, feeds)[0]
-
-
-def onnxruntime(path: str, x: np.ndarray, threads: int) -> Run:
-    return _feed(_session(path, threads), x)
+    return _feed(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]), x)
 
 
 def ours(path: str, x: np.ndarray, threads: int) -> Run:
     """ONNX Runtime with our kernels."""
     import mulshift
 
-    if hasattr(mulshift, "session"):
-        return _feed(mulshift.session(path, threads), x)
-    from mulshift.kernels import library_path
+    return _feed(mulshift.session(path, threads), x)
 
-    return _feed(_session(path, threads, str(library_path())), x)
+
+def _feed(session: Any, x: np.ndarray) -> Run:
+    feeds = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feeds)[0]
 
 
 def openvino(path: str, x: np.ndarray, threads: int) -> Run:

@@ -25,12 +25,12 @@ def session(path: str, ours: bool, profile: str = "") -> Any:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    if ours:
-        from mulshift.kernels import library_path
-
-        options.register_custom_ops_library(str(library_path()))
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
+    if ours:
+        import mulshift
+
+        return mulshift.session(path, 1, options)
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
