@@ -3,9 +3,9 @@
 #include "../isa.h"
 #include "../simd/avx2.h"
 #include "avx2_dense.h"
-#include "avx2_table.h"
 #include "avx2_winograd.h"
 #include "tables.h"
+#include "x86_table.h"
 
 namespace mulshift {
 namespace {
@@ -14,7 +14,7 @@ using V = avx2::V;
 
 const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
-const TableKernels table = {avx2::table_bytes, Table<V>::words};
+const TableKernels table = {table_bytes<V>, Table<V>::words};
 
 }  // namespace
 

@@ -1,20 +1,20 @@
-// 256 entries of a byte each by vpshufb, which takes four bits of an index and gives 0 for a negative one.
+// 256 entries of a byte each by vpshufb (AVX2), which takes four bits of an index and gives 0 for a negative one.
 //
 // Rows of 16 entries: T0..T15. For x of 0 to 127 the entry is the exclusive or of S0[x], S1[x - 16], S2[x - 32] ...
 // where S0 = T0 and Sk = Tk ^ T(k-1): those up to k = x >> 4 leave Tk, later ones have a negative index. Subtracting 16
 // keeps the low four bits and saturates, so a negative index stays negative. The upper half is the same on x - 128.
-#ifndef MULSHIFT_SRC_ISA_AVX2_TABLE_H
-#define MULSHIFT_SRC_ISA_AVX2_TABLE_H
+#ifndef MULSHIFT_SRC_ISA_X86_TABLE_H
+#define MULSHIFT_SRC_ISA_X86_TABLE_H
 
 #include <immintrin.h>
 
-#include "../simd/avx2.h"
 #include "../table.h"
 
 namespace mulshift {
-namespace avx2 {
 
-inline void table_bytes(const uint8_t* x, size_t n, const uint8_t* table, uint8_t* y) {
+// A template, so that each instruction set has its own: V only tells them apart.
+template <class V>
+void table_bytes(const uint8_t* x, size_t n, const uint8_t* table, uint8_t* y) {
   __m256i steps[16];
   for (int k = 0; k < 16; ++k) {
     const __m128i row = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * k));
@@ -37,7 +37,6 @@ inline void table_bytes(const uint8_t* x, size_t n, const uint8_t* table, uint8_
   Table<V>::bytes(x + i, n - i, table, y + i);
 }
 
-}  // namespace avx2
 }  // namespace mulshift
 
 #endif
