@@ -47,7 +47,7 @@ PanelWay choose(const Column* columns, size_t count, int32_t* b, int32_t* shift)
 
 }  // namespace
 
-const char* Columns::prepare(const ColumnInputs& in, bool folded, ColumnSums (*sums)(const void*, size_t, size_t),
+const char* Columns::prepare(const ColumnInputs& in, int32_t folded, ColumnSums (*sums)(const void*, size_t, size_t),
                              const void* data) {
   per_group_ = in.count / in.groups;
   panels_ = (per_group_ + kPanel - 1) / kPanel;
@@ -68,7 +68,7 @@ const char* Columns::prepare(const ColumnInputs& in, bool folded, ColumnSums (*s
       const ColumnSums w = sums(data, group, first + i);
       const int64_t magnitude = in.bias[from] < 0 ? -int64_t{in.bias[from]} : in.bias[from];
       const int64_t bound = magnitude + w.magnitude * most_x;
-      const int64_t moved = in.bias[from] - (folded ? w.sum * in.x_zero_point : 0);
+      const int64_t moved = in.bias[from] - w.sum * folded;
       const int64_t partial = (moved < 0 ? -moved : moved) + w.magnitude * 255;
       if (bound >= kLimit || partial >= kLimit) return "its int32 accumulator may overflow";
       bias[panel * kPanel + i] = static_cast<int32_t>(moved);

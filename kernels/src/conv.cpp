@@ -65,7 +65,7 @@ struct Job {
 
   bool is_direct() const {
     const Window& v = spec.window;
-    return dense.element == 1 && is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0 && v.h == 1;
+    return dense.held == Held::raw && is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0 && v.h == 1;
   }
   bool is_pointwise() const {
     const Window& v = spec.window;
@@ -79,11 +79,7 @@ struct Position {
 };
 
 void fill(const Job& job, void* a, size_t n) {
-  if (job.dense.centred) {
-    std::memset(a, 0, n * job.dense.element);
-  } else {
-    std::memset(a, job.spec.x_zero_point, n);
-  }
+  std::memset(a, left_of(job.dense.held, job.spec.x_zero_point), n * job.dense.element);
 }
 
 // The k elements of one output position.
@@ -306,7 +302,7 @@ const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   const DenseKernels& kernels = isa()->dense;
   dense_ = kernels.pair_safe.multiply && pair_safe(spec) ? &kernels.pair_safe : &kernels.any;
   if (Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
-  return columns_.prepare(columns, !dense_->centred, sums, &spec_);
+  return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec_);
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
@@ -318,7 +314,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
   const Dense& few = isa()->dense.few;
-  const bool is_few = rows <= kFewRows && few.multiply && few.centred == dense_->centred;
+  const bool is_few = rows <= kFewRows && few.multiply && few.held == dense_->held;
   const Dense& dense = is_few ? few : *dense_;
   Job job = {spec_, dense, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);

@@ -7,7 +7,7 @@
 // Layouts    packed w ("k4n16"): s8 [panel][k4][16 columns][4 k], zero where n or k is padding.
 //            a: one row after the other, a_stride bytes apart, 4 * k4 elements of `Dense::element` bytes each.
 //            acc: s32 [rows][acc_stride].
-// Ranges     a holds x (u8) where `centred` is false and x - x_zero_point (s16, |a| <= 255) where it is true.
+// Ranges     a holds x, or x less a constant (Held), so |a| <= 255.
 // Overflow   |acc| and every partial sum are at most |bias| + sum |w| * 255 < 2^31, proven when the node is made.
 #ifndef MULSHIFT_SRC_DENSE_H
 #define MULSHIFT_SRC_DENSE_H
@@ -22,6 +22,14 @@ struct Stages;
 
 constexpr size_t kPanel = 16;   // columns of a panel
 constexpr size_t kFewRows = 4;  // of a product whose weights are not expanded
+
+// What an element of a is: x itself (u8), x - x_zero_point (s16), or x - 128 (s8).
+enum class Held : uint8_t { raw, centred, less_128 };
+
+// What is left of the zero point for the bias to take.
+inline int32_t left_of(Held held, int32_t x_zero_point) {
+  return held == Held::raw ? x_zero_point : held == Held::centred ? 0 : x_zero_point - 128;
+}
 
 struct Product {
   const void* a;
@@ -42,7 +50,7 @@ struct Windows {
 struct Dense {
   size_t rows;     // of a register tile: blocks of a multiple of it are best
   size_t element;  // bytes of an element of a
-  bool centred;
+  Held held;
 
   // The panels as `multiply` reads them, into `b`; null if it reads them as they are packed.
   void (*expand)(const int8_t* packed, size_t k4, size_t panels, void* b);

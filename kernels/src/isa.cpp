@@ -23,7 +23,9 @@ bool always() { return true; }
 #if defined(MULSHIFT_AVX2)
 bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
 #endif
-#if defined(MULSHIFT_AVX512VNNI)
+#if defined(MULSHIFT_EMULATED)
+bool runs_avx512vnni() { return true; }
+#elif defined(MULSHIFT_AVX512VNNI)
 bool runs_avx512vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

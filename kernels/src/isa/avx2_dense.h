@@ -239,11 +239,11 @@ constexpr size_t kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of acti
 constexpr auto load_windows_s16 = load_windows<2, load_row_s16>;
 constexpr auto load_windows_u8 = load_windows<1, load_row_u8>;
 
-constexpr Dense kDense = {kRows,        2,          true, expand, 2, load_row_s16, load_windows_s16, multiply<StepS16>,
+constexpr Dense kDense = {kRows,        2,          Held::centred, expand, 2, load_row_s16, load_windows_s16, multiply<StepS16>,
                           multiply_to_bytes<StepS16>};
-constexpr Dense kPairSafe = {kRows,       1,          false, nullptr, 1, load_row_u8, load_windows_u8, multiply<StepU8>,
+constexpr Dense kPairSafe = {kRows,       1,          Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply<StepU8>,
                              multiply_to_bytes<StepU8>};
-constexpr Dense kFew = {kFewRows, 2, true, nullptr, 1, load_row_s16, load_windows_s16, multiply_few, nullptr};
+constexpr Dense kFew = {kFewRows, 2, Held::centred, nullptr, 1, load_row_s16, load_windows_s16, multiply_few, nullptr};
 
 }  // namespace avx2
 }  // namespace mulshift

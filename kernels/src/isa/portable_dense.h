@@ -36,7 +36,7 @@ inline void multiply(const Product& p, int32_t* acc, size_t acc_stride) {
   }
 }
 
-constexpr Dense kDense = {4, 1, false, nullptr, 1, load_row, load_windows, multiply, nullptr};
+constexpr Dense kDense = {4, 1, Held::raw, nullptr, 1, load_row, load_windows, multiply, nullptr};
 
 }  // namespace portable
 }  // namespace mulshift

@@ -1,0 +1,21 @@
+// The table of AVX-512 with VNNI.
+#include "../depthwise.h"
+#include "../isa.h"
+#include "../simd/avx512.h"
+#include "avx512vnni_dense.h"
+#include "tables.h"
+
+namespace mulshift {
+namespace {
+
+using V = avx512::V;
+
+const DenseKernels dense = {avx512::kDense, {}, {}, nullptr, Finish<V>::run};
+const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
+
+}  // namespace
+
+const Isa avx512vnni_isa = {"avx512vnni",    dense,           depthwise,         Tables<V>::elementwise,
+                            Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
+
+}  // namespace mulshift

@@ -1,0 +1,21 @@
+// The table of NEON with dot products.
+#include "../depthwise.h"
+#include "../isa.h"
+#include "../simd/neon.h"
+#include "neondot_dense.h"
+#include "tables.h"
+
+namespace mulshift {
+namespace {
+
+using V = neon::V;
+
+const DenseKernels dense = {neon::kDense, {}, {}, nullptr, Finish<V>::run};
+const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
+
+}  // namespace
+
+const Isa neondot_isa = {"neondot",       dense,           depthwise,         Tables<V>::elementwise,
+                         Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
+
+}  // namespace mulshift

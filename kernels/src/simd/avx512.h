@@ -1,0 +1,102 @@
+// Sixteen int32 lanes on AVX-512; the meaning of each operation is in portable.h.
+#ifndef MULSHIFT_SRC_SIMD_AVX512_H
+#define MULSHIFT_SRC_SIMD_AVX512_H
+
+#include <cstddef>
+#include <cstdint>
+
+#include "x86.h"
+
+namespace mulshift {
+namespace avx512 {
+
+struct V {
+  static constexpr int lanes = 16;
+  __m512i v;
+
+  // Even lanes, then odd ones, eight int64 each.
+  struct Wide {
+    __m512i even, odd;
+  };
+
+  static V set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static V load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  static V load(const uint8_t* p) { return {_mm512_cvtepu8_epi32(read128(p))}; }
+  static V load(const int8_t* p) { return {_mm512_cvtepi8_epi32(read128(p))}; }
+  static V load(const int16_t* p) {
+    return {_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+
+  void store(int32_t* p) const { _mm512_storeu_si512(p, v); }
+  void store(int16_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(v));
+  }
+  void store(uint8_t* p) const { write128(p, _mm512_cvtepi32_epi8(v)); }
+  void store(int8_t* p) const { write128(p, _mm512_cvtepi32_epi8(v)); }
+
+  struct Bytes {
+    __m512i zero_point, low;
+    __m128i high;
+    Bytes(int32_t z, int32_t l, int32_t h)
+        : zero_point(_mm512_set1_epi32(z)), low(_mm512_set1_epi32(l)), high(_mm_set1_epi8(static_cast<char>(h))) {}
+    void store(V x, uint8_t* p) const {
+      const __m512i y = _mm512_max_epi32(_mm512_add_epi32(x.v, zero_point), low);
+      write128(p, _mm_min_epu8(_mm512_cvtusepi32_epi8(y), high));
+    }
+  };
+
+  V operator+(V o) const { return {_mm512_add_epi32(v, o.v)}; }
+  V operator-(V o) const { return {_mm512_sub_epi32(v, o.v)}; }
+  V operator*(V o) const { return {_mm512_mullo_epi32(v, o.v)}; }
+  V min(V o) const { return {_mm512_min_epi32(v, o.v)}; }
+  V max(V o) const { return {_mm512_max_epi32(v, o.v)}; }
+  V shift_right(V c) const { return {_mm512_srav_epi32(v, c.v)}; }
+  V shift_left(int32_t count) const { return {_mm512_sll_epi32(v, _mm_cvtsi32_si128(count))}; }
+  static V power(V c) { return {_mm512_sllv_epi32(_mm512_set1_epi32(1), c.v)}; }
+
+  static void interleave(const uint8_t* a, const uint8_t* b, int16_t* out) {
+    const __m128i x = read128(a), y = read128(b);
+    const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi8(x, y)),
+                                                  _mm_unpackhi_epi8(x, y), 1);
+    _mm512_storeu_si512(out, _mm512_cvtepu8_epi16(bytes));
+  }
+  static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
+    return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
+  }
+
+  static V high(V a, V b) {
+    const Wide p = multiply(a, b);
+    return {halves(p.even, p.odd)};
+  }
+  static V high(V a, V b, V c, V d) {
+    const Wide p = add(multiply(a, b), multiply(c, d));
+    return {halves(p.even, p.odd)};
+  }
+
+  static Wide multiply(V a, V b) { return {_mm512_mul_epi32(a.v, b.v), _mm512_mul_epi32(odd_of(a.v), odd_of(b.v))}; }
+  static Wide add(Wide a, Wide b) { return {_mm512_add_epi64(a.even, b.even), _mm512_add_epi64(a.odd, b.odd)}; }
+  static V round_shift(Wide x, V c, V low, V high) {
+    const __m512i even = round_shift8(x.even, _mm512_and_si512(c.v, _mm512_set1_epi64(0xffffffff)), even_of(low.v),
+                                      even_of(high.v));
+    const __m512i odd = round_shift8(x.odd, odd_of(c.v), _mm512_srai_epi64(low.v, 32), _mm512_srai_epi64(high.v, 32));
+    return {_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32))};
+  }
+
+ private:
+  static __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+  static void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+  static __m512i odd_of(__m512i x) { return _mm512_srli_epi64(x, 32); }
+  static __m512i even_of(__m512i x) { return _mm512_srai_epi64(_mm512_slli_epi64(x, 32), 32); }
+  // The upper halves of 64-bit lanes: even lanes move down, odd ones stay.
+  static __m512i halves(__m512i even, __m512i odd) { return _mm512_mask_blend_epi32(0xaaaa, odd_of(even), odd); }
+  static __m512i round_shift8(__m512i x, __m512i c, __m512i low, __m512i high) {
+    const __m512i half = _mm512_srli_epi64(_mm512_sllv_epi64(_mm512_set1_epi64(1), c), 1);
+    const __m512i y = _mm512_srav_epi64(_mm512_add_epi64(x, half), c);
+    return _mm512_min_epi64(_mm512_max_epi64(y, low), high);
+  }
+};
+
+}  // namespace avx512
+}  // namespace mulshift
+
+#endif
