@@ -60,9 +60,8 @@ struct Tile {
   size_t init_stride;
 };
 
-// sink(sums) takes sums[ROWS][PANELS].
-template <size_t ROWS, size_t PANELS, class Sink>
-inline void tile(const Tile& t, const Sink& sink) {
+template <size_t ROWS, size_t PANELS>
+__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride, b_stride = t.b_stride;
   __m512i sums[ROWS][PANELS];
@@ -82,41 +81,30 @@ inline void tile(const Tile& t, const Sink& sink) {
       for (size_t p = 0; p < PANELS; ++p) add_products(sums[r][p], x, w[p]);
     }
   }
-  sink(sums);
-}
-
-template <size_t ROWS, size_t PANELS>
-__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
-  tile<ROWS, PANELS>(t, [&](const __m512i(&sums)[ROWS][PANELS]) {
 #pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; ++r) {
+  for (size_t r = 0; r < ROWS; ++r) {
 #pragma GCC unroll 4
-      for (size_t p = 0; p < PANELS; ++p) _mm512_storeu_si512(acc + r * stride + p * kPanel, sums[r][p]);
-    }
-  });
+    for (size_t p = 0; p < PANELS; ++p) _mm512_storeu_si512(acc + r * stride + p * kPanel, sums[r][p]);
+  }
 }
 
-// y at the tile's first column.
+// y at the tile's first column. The sums go through the first-level cache: kept in registers, gcc 12 spills them all.
 template <size_t ROWS, size_t PANELS>
 __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
-  tile<ROWS, PANELS>(t, [&](const __m512i(&sums)[ROWS][PANELS]) {
-    const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-#pragma GCC unroll 4
-    for (size_t p = 0; p < PANELS; ++p) {
-      const PanelWay way = s.ways[column / kPanel + p];
-      const V b = V::load(s.b + column + p * kPanel), shift = V::load(s.shift + column + p * kPanel);
-      uint8_t* out = y + p * kPanel;
-      if (way.way == Way::low) {
-        const Scaling<V, Way::low> scaling(b, shift, 0);
-#pragma GCC unroll 12
-        for (size_t r = 0; r < ROWS; ++r) clamp.store(scaling({sums[r][p]}), out + r * stride);
-      } else {
-        const Scaling<V, Way::high> scaling(b, shift, way.left);
-#pragma GCC unroll 12
-        for (size_t r = 0; r < ROWS; ++r) clamp.store(scaling({sums[r][p]}), out + r * stride);
+  alignas(64) int32_t sums[ROWS * PANELS * kPanel];
+  to_accumulators<ROWS, PANELS>(t, sums, PANELS * kPanel);
+  const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+  for (size_t p = 0; p < PANELS; ++p) {
+    const size_t n = column + p * kPanel;
+    const PanelWay way = s.ways[n / kPanel];
+    const V b = V::load(s.b + n), shift = V::load(s.shift + n);
+    const auto store = [&](const auto& scaling) {
+      for (size_t r = 0; r < ROWS; ++r) {
+        clamp.store(scaling(V::load(sums + (r * PANELS + p) * kPanel)), y + r * stride + p * kPanel);
       }
-    }
-  });
+    };
+    way.way == Way::low ? store(Scaling<V, Way::low>(b, shift, 0)) : store(Scaling<V, Way::high>(b, shift, way.left));
+  }
 }
 
 using Accumulate = void (*)(const Tile&, int32_t*, size_t);
