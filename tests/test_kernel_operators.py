@@ -88,6 +88,19 @@ def test_requantize_broadcasts_x_too(seed: int, n: int, kind: tuple[Any, int, in
     check("Requantize", [integers(rng, U8, (2, 1, 1)), b, c], {"x_zero_point": 3, **_output(rng, kind)})
 
 
+def test_requantize_of_channels_that_agree_on_no_way_in_32_bits() -> None:
+    """Alone, the first fits a 32-bit product and the second the upper half of one; together, neither."""
+    x, b, c = np.tile(U8([[255], [0]]), 20), S32([8421504, 2**31 - 1] * 10), S32([2, 38] * 10)
+    check("Requantize", [x, b, c], {"x_zero_point": 0, **output(S32, -(2**31), 2**31 - 1, 0)})
+
+
+def test_requantize_to_a_zero_point_far_away() -> None:
+    """Rounded it is 2^29; with the zero point it leaves int32 before the clamp."""
+    x = np.tile(S16([-32768, 32767]), 20)
+    for z in (2**31 - 1, 2**30, -(2**30), -(2**31)):
+        check("Requantize", [x, S32([65535]), S32([2])], {"x_zero_point": 0, **output(S32, -(2**31), 2**31 - 1, z)})
+
+
 @MANY
 @given(seeds, ends, small, small, lengths, others, st.sampled_from([3, 14, 22, 31]))
 def test_add(seed: int, kind: tuple[Any, int, int], left: Any, right: Any, n: int, shape: str, bits: int) -> None:
@@ -207,6 +220,13 @@ def test_max_pool(seed: int, dtype: Any, channels: int, ceil: int) -> None:
     size = [r + int(rng.integers(0, 9)) for r in reach]
     a = {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations, "ceil_mode": ceil}
     check("MaxPoolNhwc", [integers(rng, dtype, (2, *size, channels))], a)
+
+
+@pytest.mark.parametrize("dtype", [U8, S8])
+def test_max_pool_of_padding_alone_is_the_least_value(dtype: Any) -> None:
+    a = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [1, 2, 2, 1], "dilations": [1, 1], "ceil_mode": 0}
+    got = check("MaxPoolNhwc", [np.full((1, 2, 3, 5), 7, dtype)], a)
+    assert got[0, :, :, 0].tolist()[0] == [np.iinfo(dtype).min] * 6
 
 
 def test_long_tensors_on_several_threads() -> None:
