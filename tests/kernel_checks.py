@@ -46,13 +46,18 @@ def one_node(
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any], threads: int = 1) -> list[np.ndarray]:
-    """All outputs, with the kernel library."""
+    """All outputs, with the kernel library; the shapes that it told ONNX Runtime before must be theirs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.register_custom_ops_library(str(kernels.library_path()))
     session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, feeds)  # type: ignore[no-any-return]
+    results: list[np.ndarray] = session.run(None, feeds)
+    for value, y in zip(session.get_outputs(), results, strict=True):
+        sizes = value.shape or y.shape  # [] where it said nothing
+        assert len(sizes) == y.ndim
+        assert all(isinstance(s, str) or s == n for s, n in zip(sizes, y.shape, strict=True))
+    return results
 
 
 def check(
