@@ -2,9 +2,9 @@
 //
 //   y[p][ch] = epilogue(sum over ky, kx of x[row(p, ky)][column(p, kx)][ch] * w[ky][kx][ch])
 //
-// A 16-bit multiply-add takes two products, so taps go in pairs. For one output row the input rows are laid beside each
-// other, two kernel rows at a time: [x][16 channels][row 2i, row 2i + 1]; a last odd row is paired with itself one tap
-// to the right: [x][16 channels][tap, next tap]. Laid once, each such column serves every kx that meets it.
+// A 16-bit multiply-add takes two products, so taps go in pairs of kernel rows. An input row is laid beside the one below
+// it, [x][16 channels][row, row below], once: every kernel position that meets the two reads it there, for this output row
+// and for later ones. A last odd kernel row multiplies the row below by 0.
 //
 // Layouts    x: u8 [N][H][W][C]; w: s8 [kh * kw][C] as stored ("taps"), prepared as s16 [panels][pairs][16][2].
 // Padding    counts as x_zero_point; the bias takes -x_zero_point * sum w.
@@ -22,8 +22,8 @@ namespace mulshift {
 constexpr size_t kPairs = 2 * kPanel;  // elements of one column of one panel
 
 struct DepthwiseKernels {
-  // out[x][16][2] = (a[x * step][ch], b[x * step][ch]) for `count` columns; reads 16 channels of each.
-  void (*interleave)(const uint8_t* a, const uint8_t* b, size_t step, size_t count, int16_t* out);
+  // out[x][16][2] = (a[x * a_step][ch], b[x * b_step][ch]) for `count` columns; reads 16 channels of each.
+  void (*interleave)(const uint8_t* a, size_t a_step, const uint8_t* b, size_t b_step, size_t count, int16_t* out);
 
   // acc[p][16] = bias + sum over i < pairs of (columns + offsets[i] + p * step)[16][2] * w[i][16][2], p < count.
   // offsets and step in elements; acc rows are acc_stride apart.
@@ -48,8 +48,8 @@ class Depthwise {
 
 template <class V>
 struct DepthwiseKernel {
-  static void interleave(const uint8_t* a, const uint8_t* b, size_t step, size_t count, int16_t* out) {
-    for (size_t x = 0; x < count; ++x, a += step, b += step, out += kPairs) V::interleave(a, b, out);
+  static void interleave(const uint8_t* a, size_t a_step, const uint8_t* b, size_t b_step, size_t count, int16_t* out) {
+    for (size_t x = 0; x < count; ++x, a += a_step, b += b_step, out += kPairs) V::interleave(a, b, out);
   }
 
   static void multiply(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
