@@ -1,66 +1,37 @@
-"""From our graph to a runtime: a target is one row, a backend is `lower(model, target) -> Artifact`."""
+"""From our graph to a runtime: a target is one row, a backend is `lower(model, target) -> Artifact`.
+
+Names load when first used: whoever only runs an artifact imports `mulshift.backends.kernel_session` and nothing heavy.
+"""
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
-from mulshift.backends.artifact import Artifact
-from mulshift.ir import Level, Target, UsageError, get_level
-from mulshift.passes.recipe import suggest
-
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        Target(
-            "onnxruntime",
-            "onnxruntime",
-            Level.INTEGER,
-            note="mulshift:: nodes with function bodies; integer-only, bit-exact on stock ONNX Runtime",
-        ),
-        Target(
-            "onnxruntime-portable",
-            "onnxruntime",
-            Level.INTEGER,
-            note="the bodies inlined: standard operators only; the same bits, slower",
-        ),
-        Target(
-            "onnxruntime-qdq",
-            "onnxruntime",
-            Level.QDQ,
-            note="standard Q/DQ, u8 x s8, for TensorRT, OpenVINO, QNN; float scales, within 1 step of the integers",
-        ),
-    )
+_WHERE = {
+    "Artifact": "mulshift.backends.artifact",
+    "DEFAULT_TARGET": "mulshift.backends.targets",
+    "TARGETS": "mulshift.backends.targets",
+    "find_target": "mulshift.backends.targets",
+    "lower": "mulshift.backends.targets",
 }
-DEFAULT_TARGET = "onnxruntime"
+
+if TYPE_CHECKING:
+    from mulshift.backends.artifact import Artifact as Artifact
+    from mulshift.backends.targets import DEFAULT_TARGET as DEFAULT_TARGET
+    from mulshift.backends.targets import TARGETS as TARGETS
+    from mulshift.backends.targets import find_target as find_target
+    from mulshift.backends.targets import lower as lower
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module 'mulshift.backends' has no attribute '{name}'")
+        return getattr(importlib.import_module(_WHERE[name]), name)
 
 
-def find_target(name: str) -> Target:
-    """A row of TARGETS; UsageError with the closest name if there is none."""
-    if name not in TARGETS:
-        raise UsageError(f"target '{name}'", "no such target", suggest(name, TARGETS))
-    return TARGETS[name]
+__all__ = sorted(_WHERE)
 
 
-def lower(model: ir.Model, target: Target | str) -> Artifact:
-    """The model in the target's form; the model itself is left as it is.
-
-    Args:
-        model: at the level that the target wants.
-        target: row of TARGETS, or its name.
-
-    Raises:
-        UsageError: the model is at another level, or there is no such target.
-        UnsupportedError: the target cannot run a node.
-    """
-    row = find_target(target) if isinstance(target, str) else target
-    level = get_level(model)
-    if level is not row.level:
-        raise UsageError(f"target '{row.name}'", f"wants a graph at level {row.level}, not {level}")
-    backend = importlib.import_module(f"mulshift.backends.{row.backend}")
-    made: Artifact = backend.lower(model, row)
-    return made
-
-
-__all__ = ["DEFAULT_TARGET", "TARGETS", "Artifact", "find_target", "lower"]
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mulshift import kernels
-from mulshift.ir import ModelError
+from mulshift.ir.errors import ModelError
 
 _REFUSALS = (
     "Fail",

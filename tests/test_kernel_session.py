@@ -62,3 +62,15 @@ def test_the_package_gives_the_kernels_without_importing_anything_heavy() -> Non
     code = "import mulshift, sys; print(mulshift.kernels.library_path()); assert 'onnxruntime' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).is_file()
+
+
+def test_running_loads_the_runtime_and_the_library_alone(tmp_path: Path) -> None:
+    onnx.save(_artifact(), tmp_path / "model.onnx")
+    code = (
+        "import mulshift, numpy, sys; session = mulshift.session(sys.argv[1]); "
+        "session.run(None, {'i0': numpy.zeros((5, 7), numpy.uint8)}); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model.onnx")]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "onnxruntime" in loaded
+    assert not {"onnx_ir", "onnxscript", "pydantic", "scipy", "sympy", "torch"} & set(loaded)
