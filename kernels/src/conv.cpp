@@ -171,24 +171,6 @@ Epilogue epilogue_of(const Job& job, const Stages& stages, size_t group) {
   return {&stages, offset(job.y, type_of_y(stages), first), r, q, job.spec.outputs};
 }
 
-Stages from_column(const Stages& stages, size_t column) {
-  Stages s = stages;
-  s.bias += column;
-  s.b += column;
-  s.shift += column;
-  s.ways += column / kPanel;
-  return s;
-}
-
-// Whether multiply_to_bytes does all of it.
-bool is_plain(const Stages& s, size_t columns) {
-  if (columns % kPanel || s.first.type != Type::u8 || s.add || s.table || s.again) return false;
-  for (size_t i = 0; i < columns / kPanel; ++i) {
-    if (s.ways[i].way == Way::any) return false;
-  }
-  return true;
-}
-
 // Rows that are loaded at a time: within the second-level cache beside the weights.
 size_t rows_at_once(const Dense& dense, size_t stride) {
   const size_t fit = kBlockBytes / (stride ? stride : 1) / dense.rows * dense.rows;

@@ -49,7 +49,7 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-// The laid rows of one panel of one image, as many as an output row spans; row r is in slot r modulo their number.
+// The laid rows of one panel of one image, as many as an output row spans, in a ring.
 class Laid {
  public:
   static constexpr ptrdiff_t none = PTRDIFF_MIN;
@@ -70,10 +70,18 @@ class Laid {
   static size_t slots(const Window& v) { return 2 * (row_pairs(v) - 1) * v.dilation_h + 1; }
   size_t size() const { return job_.width * kPairs; }
 
-  // Where row r begins, laid beside row r + dilation.
-  size_t find(ptrdiff_t r) {
-    const ptrdiff_t count = static_cast<ptrdiff_t>(slots(job_.spec.window));
-    const size_t slot = static_cast<size_t>((r % count + count) % count);
+  // Starts at row `top` of the image, or moves down by `rows`.
+  void start(ptrdiff_t top) { top_ = top; }
+  void move(size_t rows) {
+    top_ += static_cast<ptrdiff_t>(rows);
+    for (first_ += rows; first_ >= count_;) first_ -= count_;
+  }
+
+  // Where the row `below` the top one begins, laid beside the one that is a dilation further; below < slots.
+  size_t find(size_t below) {
+    const ptrdiff_t r = top_ + static_cast<ptrdiff_t>(below);
+    size_t slot = first_ + below;
+    if (slot >= count_) slot -= count_;
     if (rows_[slot] != r) {
       lay(r, columns_ + slot * size() + job_.spec.window.pad_left * kPairs);
       rows_[slot] = r;
@@ -106,6 +114,8 @@ class Laid {
   }
 
   const Job& job_;
+  size_t count_ = slots(job_.spec.window), first_ = 0;
+  ptrdiff_t top_ = 0;
   const uint8_t* image_;
   size_t channel_;
   int16_t* columns_;
@@ -134,15 +144,22 @@ void run_task(void* data, size_t task) {
     Laid laid(job, x, channel, columns, reinterpret_cast<ptrdiff_t*>(offsets + pairs), room);
     const int16_t* w = job.weights + channel / kPanel * pairs * kPairs;
     const size_t count = channels - channel < kPanel ? channels - channel : kPanel;
-    for (size_t oy = first; oy < last; ++oy) {
-      const ptrdiff_t top = static_cast<ptrdiff_t>(oy * v.stride_h) - static_cast<ptrdiff_t>(v.pad_top);
+    const Stages here = from_column(job.stages, channel);
+    const bool bytes = is_plain(here, count);
+    laid.start(static_cast<ptrdiff_t>(first * v.stride_h) - static_cast<ptrdiff_t>(v.pad_top));
+    for (size_t oy = first; oy < last; ++oy, laid.move(v.stride_h)) {
       for (size_t i = 0; i < row_pairs(v); ++i) {
-        const size_t at = laid.find(top + static_cast<ptrdiff_t>(2 * i * v.dilation_h));
+        const size_t at = laid.find(2 * i * v.dilation_h);
         for (size_t kx = 0; kx < v.w; ++kx) offsets[i * v.w + kx] = at + kx * v.dilation_w * kPairs;
       }
-      isa()->depthwise.multiply(columns, offsets, pairs, v.stride_w * kPairs, job.out_w, w, job.stages.bias + channel, acc,
-                                kPanel);
-      isa()->dense.finish(epilogue, acc, kPanel, job.out_w, (image * job.out_h + oy) * job.out_w, channel, count);
+      const size_t row = (image * job.out_h + oy) * job.out_w;
+      if (bytes && count == kPanel) {
+        uint8_t* y = static_cast<uint8_t*>(job.y) + row * channels + channel;
+        isa()->depthwise.multiply_to_bytes(columns, offsets, pairs, v.stride_w * kPairs, job.out_w, w, here, y, channels);
+        continue;
+      }
+      isa()->depthwise.multiply(columns, offsets, pairs, v.stride_w * kPairs, job.out_w, w, here.bias, acc, kPanel);
+      isa()->dense.finish(epilogue, acc, kPanel, job.out_w, row, channel, count);
     }
   }
 }

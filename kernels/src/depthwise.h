@@ -29,6 +29,11 @@ struct DepthwiseKernels {
   // offsets and step in elements; acc rows are acc_stride apart.
   void (*multiply)(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
                    const int16_t* w, const int32_t* bias, int32_t* acc, size_t acc_stride);
+
+  // The same and the first stage of the epilogue in one: for u8 outputs without further stages, 16 channels, not Way::any.
+  // `stages` starts at the panel, y rows are y_stride apart.
+  void (*multiply_to_bytes)(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
+                            const int16_t* w, const Stages& stages, uint8_t* y, size_t y_stride);
 };
 
 class Depthwise {
@@ -54,8 +59,36 @@ struct DepthwiseKernel {
 
   static void multiply(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
                        const int16_t* w, const int32_t* bias, int32_t* acc, size_t acc_stride) {
+    const auto two = [&](size_t p, V a, V b) {
+      a.store(acc + p * acc_stride);
+      b.store(acc + (p + 1) * acc_stride);
+    };
+    const auto one = [&](size_t p, V a) { a.store(acc + p * acc_stride); };
+    each(columns, offsets, pairs, step, count, w, bias, two, one);
+  }
+
+  static void multiply_to_bytes(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
+                                const int16_t* w, const Stages& s, uint8_t* y, size_t stride) {
+    const V b = V::load(s.b), shift = V::load(s.shift);
+    const int32_t* bias = s.bias;
+    const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+    const auto run = [=](const auto& scaling) {
+      const auto two = [=](size_t p, V u, V v) {
+        clamp.store(scaling(u), scaling(v), y + p * stride, y + (p + 1) * stride);
+      };
+      const auto one = [=](size_t p, V u) { clamp.store(scaling(u), y + p * stride); };
+      each(columns, offsets, pairs, step, count, w, bias, two, one);
+    };
+    s.ways->way == Way::low ? run(Scaling<V, Way::low>(b, shift, 0)) : run(Scaling<V, Way::high>(b, shift, s.ways->left));
+  }
+
+ private:
+  // two(p, sums of p, sums of p + 1), one(p, sums of p).
+  template <class Two, class One>
+  __attribute__((always_inline)) static void each(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
+                   const int16_t* w, const int32_t* bias, const Two& two, const One& one) {
     size_t p = 0;
-    for (; p + 4 <= count; p += 4, columns += 4 * step, acc += 4 * acc_stride) {
+    for (; p + 4 <= count; p += 4, columns += 4 * step) {
       V s0 = V::load(bias), s1 = s0, s2 = s0, s3 = s0;
       for (size_t i = 0; i < pairs; ++i) {
         const int16_t *x = columns + offsets[i], *wi = w + i * kPairs;
@@ -64,16 +97,22 @@ struct DepthwiseKernel {
         s2 = V::multiply_pairs(s2, x + 2 * step, wi);
         s3 = V::multiply_pairs(s3, x + 3 * step, wi);
       }
-      s0.store(acc);
-      s1.store(acc + acc_stride);
-      s2.store(acc + 2 * acc_stride);
-      s3.store(acc + 3 * acc_stride);
+      two(p, s0, s1);
+      two(p + 2, s2, s3);
     }
-    for (; p < count; ++p, columns += step, acc += acc_stride) {
-      V sum = V::load(bias);
-      for (size_t i = 0; i < pairs; ++i) sum = V::multiply_pairs(sum, columns + offsets[i], w + i * kPairs);
-      sum.store(acc);
+    for (; p + 2 <= count; p += 2, columns += 2 * step) {
+      V s0 = V::load(bias), s1 = s0;
+      for (size_t i = 0; i < pairs; ++i) {
+        const int16_t *x = columns + offsets[i], *wi = w + i * kPairs;
+        s0 = V::multiply_pairs(s0, x, wi);
+        s1 = V::multiply_pairs(s1, x + step, wi);
+      }
+      two(p, s0, s1);
     }
+    if (p == count) return;
+    V sum = V::load(bias);
+    for (size_t i = 0; i < pairs; ++i) sum = V::multiply_pairs(sum, columns + offsets[i], w + i * kPairs);
+    one(p, sum);
   }
 };
 

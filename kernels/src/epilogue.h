@@ -62,6 +62,26 @@ inline Type type_of_y(const Stages& s) {
   return s.first.type == Type::none ? Type::s32 : s.first.type;
 }
 
+// The same from a column on, which is the first of a panel.
+inline Stages from_column(const Stages& stages, size_t column) {
+  Stages s = stages;
+  s.bias += column;
+  s.b += column;
+  s.shift += column;
+  s.ways += column / kPanel;
+  return s;
+}
+
+// Whether the first stage is all there is, gives u8, and fits 32 bits: what the ..._to_bytes kernels do at once. They store
+// whole panels.
+inline bool is_plain(const Stages& s, size_t columns) {
+  if (columns % kPanel || s.first.type != Type::u8 || s.add || s.table || s.again) return false;
+  for (size_t i = 0; i < columns / kPanel; ++i) {
+    if (s.ways[i].way == Way::any) return false;
+  }
+  return true;
+}
+
 // One call: outputs and the residual are [rows][stride] of their element types.
 struct Epilogue {
   const Stages* stages;
@@ -107,9 +127,13 @@ struct Finish {
     const PanelWay way = s.ways[column / kPanel];
     const V b = V::load(s.b + column), shift = V::load(s.shift + column);
     const auto each = [&](const auto& scaling) {
-      for (size_t r = 0; r < block.rows; ++r) {
-        clamp.store(scaling(V::load(acc + r * acc_stride)), y + block.at + r * block.stride);
+      const int32_t* from = acc;
+      uint8_t* to = y + block.at;
+      size_t r = 0;
+      for (; r + 2 <= block.rows; r += 2, from += 2 * acc_stride, to += 2 * block.stride) {
+        clamp.store(scaling(V::load(from)), scaling(V::load(from + acc_stride)), to, to + block.stride);
       }
+      if (r < block.rows) clamp.store(scaling(V::load(from)), to);
     };
     way.way == Way::low ? each(Scaling<V, Way::low>(b, shift, 0)) : each(Scaling<V, Way::high>(b, shift, way.left));
   }

@@ -136,8 +136,11 @@ __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t c
   tile<Step, ROWS, false>(t, [&](const __m256i* low, const __m256i* high) {
     const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
     const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-#pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; ++r) clamp.store(scaling({low[r], high[r]}), y + r * stride);
+#pragma GCC unroll 6
+    for (size_t r = 0; r + 2 <= ROWS; r += 2) {
+      clamp.store(scaling({low[r], high[r]}), scaling({low[r + 1], high[r + 1]}), y + r * stride, y + (r + 1) * stride);
+    }
+    if (ROWS % 2) clamp.store(scaling({low[ROWS - 1], high[ROWS - 1]}), y + (ROWS - 1) * stride);
   });
 }
 

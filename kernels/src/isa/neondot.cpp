@@ -11,7 +11,8 @@ namespace {
 using V = neon::V;
 
 const DenseKernels dense = {neon::kDense, {}, {}, nullptr, Finish<V>::run};
-const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply};
+const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
+                                    DepthwiseKernel<V>::multiply_to_bytes};
 
 }  // namespace
 

@@ -48,17 +48,25 @@ struct V {
 
   // Saturating 16-bit steps: what they change lies outside [0, 255] on the same side.
   struct Bytes {
-    __m256i zero_point;
-    __m128i low, high;
+    __m256i zero_point, low, high;
     Bytes(int32_t z, int32_t l, int32_t h)
         : zero_point(_mm256_set1_epi16(static_cast<int16_t>(z))),
-          low(_mm_set1_epi8(static_cast<char>(l))),
-          high(_mm_set1_epi8(static_cast<char>(h))) {}
+          low(_mm256_set1_epi8(static_cast<char>(l))),
+          high(_mm256_set1_epi8(static_cast<char>(h))) {}
     void store(V x, uint8_t* p) const {
       const __m256i h = _mm256_adds_epi16(_mm256_packs_epi32(x.lo, x.hi), zero_point);
       const __m128i b = _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
       const __m128i in_order = _mm_shuffle_epi32(b, 0xd8);
-      write128(p, _mm_min_epu8(_mm_max_epu8(in_order, low), high));
+      write128(p, _mm_min_epu8(_mm_max_epu8(in_order, _mm256_castsi256_si128(low)), _mm256_castsi256_si128(high)));
+    }
+    void store(V x, V y, uint8_t* p, uint8_t* q) const {
+      const __m256i a = _mm256_adds_epi16(_mm256_packs_epi32(x.lo, x.hi), zero_point);
+      const __m256i b = _mm256_adds_epi16(_mm256_packs_epi32(y.lo, y.hi), zero_point);
+      const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+      const __m256i both = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), order);
+      const __m256i clamped = _mm256_min_epu8(_mm256_max_epu8(both, low), high);
+      write128(p, _mm256_castsi256_si128(clamped));
+      write128(q, _mm256_extracti128_si256(clamped, 1));
     }
   };
 
@@ -83,8 +91,9 @@ struct V {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y)));
   }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
-    return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(read256(x), read256(w))),
-            _mm256_add_epi32(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)))};
+    add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
+    add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));
+    return sum;
   }
 
   static V high(V a, V b) {
@@ -118,6 +127,8 @@ struct V {
   static __m256i read256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
   static void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+  // gcc 12 moves a sum to another register and back in every step of a loop unless it is told not to.
+  static void add_in_place(__m256i& sum, __m256i x) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x)); }
   static __m256i odd(__m256i x) { return _mm256_srli_epi64(x, 32); }
   static __m256i join(__m256i even, __m256i odd_lanes) {
     return _mm256_blend_epi32(even, _mm256_slli_epi64(odd_lanes, 32), 0xaa);

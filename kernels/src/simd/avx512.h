@@ -43,6 +43,10 @@ struct V {
       const __m512i y = _mm512_max_epi32(_mm512_add_epi32(x.v, zero_point), low);
       write128(p, _mm_min_epu8(_mm512_cvtusepi32_epi8(y), high));
     }
+    void store(V x, V y, uint8_t* p, uint8_t* q) const {
+      store(x, p);
+      store(y, q);
+    }
   };
 
   V operator+(V o) const { return {_mm512_add_epi32(v, o.v)}; }

@@ -53,6 +53,10 @@ struct V {
       for (int i = 0; i < 4; ++i) y.v[i] = vminq_s32(vmaxq_s32(vaddq_s32(x.v[i], zero_point), low), high);
       y.store(p);
     }
+    void store(V x, V y, uint8_t* p, uint8_t* q) const {
+      store(x, p);
+      store(y, q);
+    }
   };
 
   V operator+(V o) const { return each(o, [](int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }); }

@@ -49,6 +49,10 @@ struct V {
         p[i] = static_cast<uint8_t>(y < low ? low : y > high ? high : y);
       }
     }
+    void store(V x, V y, uint8_t* p, uint8_t* q) const {
+      store(x, p);
+      store(y, q);
+    }
   };
 
   V operator+(V o) const { return each(o, [](int32_t a, int32_t b) { return a + b; }); }
