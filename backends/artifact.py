@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from mulshift.ir import Array, Feeds, OutputError, Target
+from mulshift import kernels
+from mulshift.ir import DOMAIN, Array, Feeds, OutputError, Target
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
@@ -49,7 +50,7 @@ class Artifact:
         return bytes(self.proto.SerializeToString(deterministic=True))
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
-        """Outputs by name, on ONNX Runtime.
+        """Outputs by name, on ONNX Runtime, with the kernel library where it is built: the same bits.
 
         Raises:
             DataError: the feeds do not fit the model.
@@ -58,11 +59,15 @@ class Artifact:
 
         check_feeds(self.model.graph, feeds, "feeds")
         if self._session is None:
-            from mulshift.backends.onnxruntime import session
-
-            self._session = session(self.serialize(), self.threads)
+            self._session = self._open()
         names = [o.name for o in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+    def _open(self) -> Any:
+        from mulshift.backends import kernel_session, onnxruntime
+
+        session = kernel_session.session if has_kernels(self.model) else onnxruntime.session
+        return session(self.serialize(), self.threads)
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.onnx` (weights beside it if they are large) into a folder, made if need be.
@@ -87,4 +92,9 @@ class Artifact:
         return path
 
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Artifact"]
+def has_kernels(model: ir.Model) -> bool:
+    """Whether a model has nodes that the kernel library runs, and the library is built."""
+    return kernels.is_built() and any(node.domain == DOMAIN for node in model.graph.all_nodes())
+
+
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "Artifact", "has_kernels"]

@@ -1,15 +1,18 @@
-"""Proof of an artifact before it is written: every integer tensor on stock ONNX Runtime equals the specification."""
+"""Proof of an artifact before it is written: its integers, with and without our kernels, are the specification's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
 
-from mulshift.backends.artifact import Artifact
+from mulshift.backends import kernel_session
+from mulshift.backends.artifact import Artifact, has_kernels
 from mulshift.backends.onnxruntime import session, with_outputs
 from mulshift.ir import DOMAIN, Array, Feeds, Interpreter, VerificationError, describe, is_float
 from mulshift.ir.layout import plain_array, stands_for
@@ -27,14 +30,29 @@ class Verified:
     Attributes:
         samples: feeds that were run.
         tensors: values of the artifact compared, for each sample.
-        elements: numbers compared in all.
+        elements: their numbers, in all samples, made by stock ONNX Runtime.
         differences: of them that differ (0, or in the qdq form at most 1 in 10,000, each by one step).
+        kernel_elements: numbers compared that the kernel library made; none of them differ. 0 where it is not built
+            or the artifact has no nodes for it.
     """
 
     samples: int
     tensors: int
     elements: int
     differences: int = 0
+    kernel_elements: int = 0
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """What runs an artifact. Attributes: name, as an error says it; open, which makes a session of serialized bytes."""
+
+    name: str
+    open: Callable[[bytes], Any]
+
+
+_STOCK = _Runtime("on ONNX Runtime", partial(session, precise=False))
+_KERNELS = _Runtime("with the kernel library", kernel_session.session)
 
 
 def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterable[Feeds]) -> Verified:
@@ -42,6 +60,7 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
 
     All integer tensors that the artifact has are exposed as outputs, in groups of at most GROUP_BYTES; one that is laid
     out channels last is compared with the tensor that it stands for. Then the plain model's outputs are compared.
+    Both are done on stock ONNX Runtime, which runs the bodies, and with the kernel library where it is built.
     Float operators (islands) may differ in the last bit between runtimes, so where a float result becomes
     an integer the specification's integers are fed to both sides.
 
@@ -58,25 +77,27 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
     cut = _cut(specification)
     proto = ir.serde.serialize_model(_without_islands(artifact.model, {str(v.name) for v in cut}))
     interpreter = Interpreter(specification)
-    plain = session(artifact.proto.SerializeToString(), precise=False)
+    runtimes = [_STOCK, _KERNELS] if has_kernels(artifact.model) else [_STOCK]
+    plain = [(runtime.name, runtime.open(artifact.proto.SerializeToString())) for runtime in runtimes]
     groups: list[_Group] = []
-    tensors = elements = count = 0
+    elements: Counter[str] = Counter()
+    tensors = count = 0
     for feeds in samples:
         fed: dict[str, Array] = {}
         if cut or not groups:
             sizes, fed = _survey(interpreter, feeds, cut)
-            groups = groups or list(_groups(proto, views, sizes))
+            groups = groups or list(_groups(proto, views, sizes, runtimes))
             tensors = sum(len(g.views) for g in groups)
         outputs: dict[str, Array] = {}
         for group in groups:
-            compared, outputs = _compare(interpreter, feeds, group.run({**feeds, **fed}))
-            elements += compared
+            outputs = _compare(interpreter, feeds, group.run({**feeds, **fed}), elements)
         if not cut and groups:
-            _compare_outputs(specification, outputs, plain.run(None, dict(feeds)))
+            for where, runner in plain:
+                _compare_outputs(specification, outputs, runner.run(None, dict(feeds)), where)
         count += 1
     if not count:
         raise VerificationError("verification", "there is no sample to run", "give at least one")
-    return Verified(count, tensors, elements)
+    return Verified(count, tensors, elements[_STOCK.name], kernel_elements=elements[_KERNELS.name])
 
 
 def _cut(model: ir.Model) -> list[ir.Value]:
@@ -134,22 +155,26 @@ def _views(artifact: ir.Model, specification: ir.Model) -> list[_View]:
     return views
 
 
+_Got: TypeAlias = dict[str, list[tuple[str, Array]]]
+"""Name of a tensor -> the artifact's numbers of it, one (runtime, array) a value that holds them and runtime."""
+
+
 @dataclass
 class _Group:
-    """Some values of the artifact as the outputs of a session of their own."""
+    """Some values of the artifact as the outputs of sessions of their own, by the runtime's name."""
 
     views: tuple[_View, ...]
-    runner: Any
+    runners: dict[str, Any]
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, list[Array]]:
-        """Name of a tensor -> the artifact's numbers of it, one array a value that holds them."""
-        wanted = {i.name for i in self.runner.get_inputs()}
+    def run(self, feeds: Mapping[str, Array]) -> _Got:
+        """All values, by all runtimes."""
         names = [view.value.name for view in self.views]
-        made: dict[str, list[Array]] = {}
-        for view, array in zip(
-            self.views, self.runner.run(names, {k: v for k, v in feeds.items() if k in wanted}), strict=True
-        ):
-            made.setdefault(view.name, []).append(view.plain(array))
+        made: _Got = {}
+        for where, runner in self.runners.items():
+            wanted = {i.name for i in runner.get_inputs()}
+            arrays = runner.run(names, {k: v for k, v in feeds.items() if k in wanted})
+            for view, array in zip(self.views, arrays, strict=True):
+                made.setdefault(view.name, []).append((where, view.plain(array)))
         return made
 
 
@@ -175,59 +200,64 @@ def _survey(
     return sizes, fed
 
 
-def _groups(proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]]) -> Iterator[_Group]:
+def _groups(
+    proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]], runtimes: list[_Runtime]
+) -> Iterator[_Group]:
     inputs = {i.name for i in proto.graph.input}
     some: list[_View] = []
     held = 0
     for view in views:
         if view.name in inputs or view.name not in sizes:
             continue
-        size = sizes[view.name][1]
+        size = sizes[view.name][1] * len(runtimes)
         if some and held + size > GROUP_BYTES:
-            yield _group(proto, some, sizes)
+            yield _group(proto, some, sizes, runtimes)
             some, held = [], 0
         some.append(view)
         held += size
     if some:
-        yield _group(proto, some, sizes)
+        yield _group(proto, some, sizes, runtimes)
 
 
-def _group(proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]]) -> _Group:
-    outputs = [(str(view.value.name), sizes[view.name][0]) for view in views]
-    return _Group(tuple(views), session(with_outputs(proto, outputs), precise=False))
+def _group(
+    proto: onnx.ModelProto, views: list[_View], sizes: Mapping[str, tuple[int, int]], runtimes: list[_Runtime]
+) -> _Group:
+    data = with_outputs(proto, [(str(view.value.name), sizes[view.name][0]) for view in views])
+    return _Group(tuple(views), {runtime.name: runtime.open(data) for runtime in runtimes})
 
 
-def _compare(interpreter: Interpreter, feeds: Feeds, got: dict[str, list[Array]]) -> tuple[int, dict[str, Array]]:
-    """Compare while the specification runs, dropping each array when it is done: elements, and the graph outputs."""
+def _compare(interpreter: Interpreter, feeds: Feeds, got: _Got, elements: Counter[str]) -> dict[str, Array]:
+    """Compare while the specification runs, dropping each array when it is done: the graph outputs.
+
+    Args:
+        elements: numbers compared, by runtime; added to.
+    """
     import torch
 
-    elements = 0
-
     def observe(value: ir.Value, tensor: torch.Tensor) -> None:
-        nonlocal elements
         node = value.producer()
         if node is None:
             return
-        for other in got.pop(str(value.name), []):
+        for where, other in got.pop(str(value.name), []):
             difference = first_difference(tensor.numpy(), other)
             if difference is not None:
-                raise VerificationError(describe(node), f"in '{value.name}' {difference} on ONNX Runtime")
-            elements += other.size
+                raise VerificationError(describe(node), f"in '{value.name}' {difference} {where}")
+            elements[where] += other.size
 
     with torch.no_grad():
         outputs = interpreter.run(feeds, observe)
     if got:
         raise VerificationError(f"value '{next(iter(got))}'", "the specification never makes it")
-    return elements, {k: to_numpy(t) for k, t in outputs.items()}
+    return {k: to_numpy(t) for k, t in outputs.items()}
 
 
-def _compare_outputs(model: ir.Model, expected: Mapping[str, Array], got: list[Array]) -> None:
+def _compare_outputs(model: ir.Model, expected: Mapping[str, Array], got: list[Array], where: str) -> None:
     for value, other in zip(model.graph.outputs, got, strict=True):
         if is_float(value) and not _is_border(value):
             continue  # made by a float operator
         difference = first_difference(expected[str(value.name)], other)
         if difference is not None:
-            raise VerificationError(f"output '{value.name}'", f"{difference} on ONNX Runtime")
+            raise VerificationError(f"output '{value.name}'", f"{difference} {where}")
 
 
 def _is_border(value: ir.Value) -> bool:

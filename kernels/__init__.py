@@ -22,7 +22,7 @@ MIN_SHIFT, MAX_SHIFT = 2, 62
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}
 _Integers: TypeAlias = NDArray[Any]
 
-__all__ = ["ABI_VERSION", "instruction_set", "instruction_sets", "library_path", "requantize"]
+__all__ = ["ABI_VERSION", "instruction_set", "instruction_sets", "is_built", "library_path", "requantize"]
 
 
 def library_path() -> Path:
@@ -31,10 +31,19 @@ def library_path() -> Path:
     Raises:
         FileNotFoundError: it was not built; the message says how to.
     """
-    path = Path(__file__).resolve().parent / f"mulshift_kernels{_SUFFIX.get(sys.platform, '.so')}"
+    path = _expected_path()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the kernel library is not built; run 'pip install -e .' in the checkout")
     return path
+
+
+def is_built() -> bool:
+    """Whether the shared library is there."""
+    return _expected_path().is_file()
+
+
+def _expected_path() -> Path:
+    return Path(__file__).resolve().parent / f"mulshift_kernels{_SUFFIX.get(sys.platform, '.so')}"
 
 
 def instruction_set() -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pydantic
 
-from mulshift import __version__
+from mulshift import __version__, kernels
 from mulshift.backends.onnxruntime import clean
 from mulshift.ir import Feeds, ModelError, Samples
 
@@ -79,8 +79,10 @@ def read_lock(path: str | Path) -> Lock:
 
 
 def versions() -> dict[str, str]:
-    """Of mulshift and of every package that has a part in the bytes."""
-    return {"mulshift": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    """Of mulshift, of its kernel library (verification runs it) and of every package that has a part in the bytes."""
+    library = str(kernels.ABI_VERSION) if kernels.is_built() else "not built"
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"mulshift": __version__, "kernels": library, **packages}
 
 
 def sha256(data: bytes) -> str:

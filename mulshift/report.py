@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -77,12 +77,13 @@ class PassRow(_Model):
 
 
 class Verification(_Model):
-    """The comparison on stock ONNX Runtime that preceded the writing."""
+    """The comparison with the specification that preceded the writing; see `mulshift.backends.verify.Verified`."""
 
     samples: int
     tensors: int
     elements: int
     differences: int
+    kernel_elements: int = 0
 
 
 class Totals(_Model):
@@ -153,12 +154,11 @@ def make_report(facts: Facts) -> Report:
         integer_fraction=round(whole / len(inner), 6) if inner else 1.0,
         output_sqnr_db={k: rounded(v) for k, v in facts.measured.outputs.items()},
     )
-    v = facts.verified
     return Report(
         recipe=facts.recipe,
         target=facts.artifact.target.name,
         totals=totals,
-        verification=Verification(samples=v.samples, tensors=v.tensors, elements=v.elements, differences=v.differences),
+        verification=Verification(**asdict(facts.verified)),
         layers=layers,
         passes=tuple(_pass(record) for record in facts.records),
     )

@@ -8,7 +8,8 @@ import onnx_ir as ir
 import pytest
 import tiny
 
-from mulshift.backends import TARGETS, Artifact, find_target, lower, verify
+from mulshift import kernels
+from mulshift.backends import TARGETS, Artifact, find_target, kernel_session, lower, verify
 from mulshift.backends.onnxruntime import session
 from mulshift.backends.qdq import freeze
 from mulshift.backends.verify import verify_integer, verify_runtime
@@ -36,6 +37,44 @@ def test_integers_are_those_of_the_specification(integer: ir.Model, target: str,
     found = verify_integer(artifact, integer, tiny.samples(3))
     assert (found.samples, found.tensors, found.differences) == (3, 1 + copies, 0)
     assert found.elements == 3 * (3 * 36 + copies * 4 * 36)
+    assert found.kernel_elements == (found.elements if target == "onnxruntime" else 0)
+
+
+def test_without_the_library_bodies_alone_are_compared(integer: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "is_built", lambda: False)
+    found = verify_integer(lower(integer, "onnxruntime"), integer, tiny.samples(1))
+    assert found.elements > 0 and found.kernel_elements == 0
+
+
+@pytest.mark.parametrize("output", ["h", "x.integer"])
+def test_a_wrong_kernel_is_named(integer: ir.Model, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    """Break it on purpose: what runs as the kernel library adds one to a tensor."""
+
+    def wrong(data: bytes) -> object:
+        proto = onnx.load_from_string(data)
+        proto.graph.initializer.append(onnx.helper.make_tensor("one", onnx.TensorProto.UINT8, [], [1]))
+        made = next(n for n in proto.graph.node if output in n.output)
+        made.output[0] = "right"
+        at = list(proto.graph.node).index(made) + 1
+        proto.graph.node.insert(at, onnx.helper.make_node("Add", ["right", "one"], [output]))
+        return session(proto.SerializeToString(), precise=False)
+
+    monkeypatch.setattr(verify, "_KERNELS", verify._Runtime("with the kernel library", wrong))
+    artifact = lower(integer, "onnxruntime")
+    with pytest.raises(VerificationError, match=f"in '{output}' .* differ.* with the kernel library"):
+        verify_integer(artifact, integer, tiny.samples(1))
+
+
+def test_an_artifact_runs_with_kernels_where_they_are_built(integer: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    feeds = tiny.samples(1)[0]
+    opened: list[str] = []
+    original = kernel_session.session
+    monkeypatch.setattr(kernel_session, "session", lambda *a: opened.append("kernels") or original(*a))
+    fast = lower(integer, "onnxruntime").run(feeds)["y"]
+    assert opened == ["kernels"]
+    monkeypatch.setattr(kernels, "is_built", lambda: False)
+    assert np.array_equal(lower(integer, "onnxruntime").run(feeds)["y"], fast)
+    assert opened == ["kernels"]
 
 
 def test_integer_form_has_bodies_and_portable_form_has_none(integer: ir.Model) -> None:
@@ -76,7 +115,7 @@ def test_groups_bound_what_is_held(integer: ir.Model, monkeypatch: pytest.Monkey
     original = verify._group
     monkeypatch.setattr(verify, "GROUP_BYTES", 1)
     monkeypatch.setattr(
-        verify, "_group", lambda proto, views, sizes: groups.append(views) or original(proto, views, sizes)
+        verify, "_group", lambda proto, views, *rest: groups.append(views) or original(proto, views, *rest)
     )
     assert verify_integer(lower(integer, "onnxruntime"), integer, tiny.samples(2)).tensors == 3
     assert [[v.value.name for v in views] for views in groups] == [["x.integer"], ["h.nhwc"], ["h"]]

@@ -141,7 +141,7 @@ def _image_input(images: Preprocessing | None) -> ImageInput:
 
 
 def _show(done: Compiled) -> None:
-    from mulshift.commands.output import print_line, print_table
+    from mulshift.commands.output import differences_text, print_line, print_table
     from mulshift.ir import Level
     from mulshift.report import float_islands
 
@@ -149,7 +149,7 @@ def _show(done: Compiled) -> None:
     rows: list[tuple[str, Any]] = [
         ("weights", f"{megabytes(totals.weights_before)} to {megabytes(totals.weights_after)}"),
         ("nodes in integers", f"{totals.integer_nodes} of {totals.nodes}"),
-        ("verified", f"{checked.differences} differences in {checked.elements} numbers of {checked.tensors} tensors"),
+        ("verified", differences_text(**checked.model_dump(exclude={"samples"}))),
         *((f"SQNR of {name}", decibel(value)) for name, value in totals.output_sqnr_db.items()),
     ]
     print_table(("result", ""), rows)

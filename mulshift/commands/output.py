@@ -44,6 +44,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     Console(file=sys.stdout, width=width).print(table)
 
 
+def differences_text(differences: int, elements: int, tensors: int, kernel_elements: int) -> str:
+    """What a verification counted."""
+    text = f"{differences} differences in {elements} numbers of {tensors} tensors"
+    return text + (f", 0 in {kernel_elements} of the kernel library" if kernel_elements else "")
+
+
 def cell_text(value: Any) -> str:
     """A value for a table: 4 digits of a float, nothing for None."""
     if value is None:

@@ -54,7 +54,7 @@ def verify(
 ) -> None:
     """Check the files against lock.json, and every integer on stock ONNX Runtime against the specification."""
     import mulshift.checking
-    from mulshift.commands.output import print_json, print_line
+    from mulshift.commands.output import differences_text, print_json, print_line
     from mulshift.data import DataRequest
     from mulshift.progress import show_progress
 
@@ -77,8 +77,8 @@ def verify(
     if json:
         print_json({"verified": found})
         return
-    counted = f"{found.differences} differences in {found.elements} numbers"
-    print_line(f"{counted} of {found.tensors} tensors, {found.samples} samples")
+    counted = differences_text(found.differences, found.elements, found.tensors, found.kernel_elements)
+    print_line(f"{counted}; {found.samples} samples")
 
 
 def _locked(folder: Path) -> DataRequest:
