@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from mulshift.backends.artifact import MODEL_FILE
+from mulshift.backends.artifact import MODEL_FILE, has_kernels
 from mulshift.data import input_specs, open_samples
 from mulshift.fitting import InputSpec
 from mulshift.ir import DataError, Feeds, ModelError
 from mulshift.ir.frontend.onnx import read_onnx
+from mulshift.latency_worker import KERNELS, STOCK
 
 _DYNAMIC = 1
 """Size of a dynamic dimension where no data is given."""
@@ -30,12 +32,14 @@ class Latency:
     threads: of one operator.
     milliseconds: minimum over `runs`.
     runs: how many were timed.
+    kernels: instruction set of the kernel library that ran; None for ONNX Runtime alone.
     """
 
     name: str
     threads: int
     milliseconds: float
     runs: int
+    kernels: str | None = None
 
 
 def bench(
@@ -43,8 +47,9 @@ def bench(
     feeds: Any = None,
     threads: Sequence[int] = (1,),
     seconds: float = 2.0,
+    kernels: bool = True,
 ) -> list[Latency]:
-    """Time models on ONNX Runtime with the same feed.
+    """Time models on ONNX Runtime with the same feed; artifacts with the kernel library where it is built.
 
     Args:
         models: an artifact's folder or an .onnx file, or several by name (say integer, qdq and float).
@@ -52,6 +57,7 @@ def bench(
             dynamic dimensions 1.
         threads: configurations to time.
         seconds: of timing, a configuration.
+        kernels: False times the bodies of our operators on stock ONNX Runtime.
 
     Raises:
         ModelError: a model cannot be read or run.
@@ -62,9 +68,11 @@ def bench(
     with tempfile.TemporaryDirectory(prefix="mulshift-bench-") as folder:
         for name, source in named.items():
             path = _file(Path(source))
+            model = read_onnx(str(path))
             data = Path(folder) / "feeds.npz"
-            np.savez(data, **_first(path, feeds))
-            found += [_time(name, path, data, count, seconds) for count in threads]
+            np.savez(data, **_first(model, feeds))
+            runtime = KERNELS if kernels and has_kernels(model) else STOCK
+            found += [_time(name, path, data, count, seconds, runtime) for count in threads]
     return found
 
 
@@ -75,8 +83,8 @@ def _file(path: Path) -> Path:
     return file
 
 
-def _first(path: Path, feeds: Any) -> dict[str, Any]:
-    specs = input_specs(read_onnx(str(path)))
+def _first(model: ir.Model, feeds: Any) -> dict[str, Any]:
+    specs = input_specs(model)
     if feeds is None:
         rng = np.random.default_rng(0)
         return {spec.name: _random(rng, spec) for spec in specs}
@@ -93,11 +101,12 @@ def _random(rng: np.random.Generator, spec: InputSpec) -> Any:
     return rng.integers(0, 2 if spec.dtype.kind == "b" else 128, shape).astype(spec.dtype)
 
 
-def _time(name: str, model: Path, data: Path, threads: int, seconds: float) -> Latency:
-    command = [sys.executable, "-m", "mulshift.latency_worker", str(model), str(data), str(threads), str(seconds)]
+def _time(name: str, model: Path, data: Path, threads: int, seconds: float, runtime: str) -> Latency:
+    arguments = [str(model), str(data), str(threads), str(seconds), runtime]
+    command = [sys.executable, "-m", "mulshift.latency_worker", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(f"'{model}'", f"cannot be timed ({last})")
     made = json.loads(done.stdout)
-    return Latency(name, threads, made["milliseconds"], made["runs"])
+    return Latency(name, threads, made["milliseconds"], made["runs"], made["kernels"])

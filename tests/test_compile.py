@@ -228,6 +228,9 @@ def test_bench_times_in_processes(tmp_path: Path) -> None:
     (found,) = mulshift.bench(tmp_path / "a", threads=(1,), seconds=0.01)
     assert (found.name, found.threads) == ("a", 1)
     assert found.runs >= 10 and 0 < found.milliseconds < 1000
+    assert found.kernels == mulshift.kernels.instruction_set()
+    (stock,) = mulshift.bench(tmp_path / "a", seconds=0.01, kernels=False)
+    assert stock.kernels is None
     with pytest.raises(ModelError, match="no model and no artifact"):
         mulshift.bench(tmp_path / "none")
 

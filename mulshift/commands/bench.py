@@ -22,6 +22,9 @@ def bench(
     ] = None,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Repeatable; default 1.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Of timing, for each configuration.")] = 2.0,
+    kernels: Annotated[
+        bool, typer.Option("--kernels/--no-kernels", help="Run artifacts by our kernel library.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
     traceback: Traceback = False,
@@ -35,11 +38,11 @@ def bench(
     with show_progress(quiet) as progress:
         for done, model in enumerate(models):
             progress("bench", done, len(models))
-            found += measure({model: model}, data, threads or (1,), seconds)
+            found += measure({model: model}, data, threads or (1,), seconds, kernels)
         progress("bench", len(models), len(models))
     base = {row.threads: row.milliseconds for row in found if row.name == models[-1]}
     if json:
         print_json({"latencies": found})
         return
-    rows = [(r.name, r.threads, r.milliseconds, base[r.threads] / r.milliseconds, r.runs) for r in found]
-    print_table(("model", "threads", "ms", "times as fast", "runs"), rows)
+    rows = [(r.name, r.kernels, r.threads, r.milliseconds, base[r.threads] / r.milliseconds, r.runs) for r in found]
+    print_table(("model", "kernels", "threads", "ms", "times as fast", "runs"), rows)
