@@ -100,48 +100,41 @@ struct Tile {
   size_t init_stride;
 };
 
-template <class Step, size_t ROWS, bool HALF, class Sink>
-inline void tile(const Tile& t, const Sink& sink) {  // sink(low, high): columns 0 to 7 and 8 to 15 of each row
+template <class Step, size_t ROWS, bool HALF>
+__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   __m256i low[ROWS], high[ROWS];
-#pragma GCC unroll 12
+#pragma GCC unroll 6
   for (size_t r = 0; r < ROWS; ++r) {
     low[r] = read(t.init + r * t.init_stride);
     high[r] = HALF ? _mm256_setzero_si256() : read(t.init + r * t.init_stride + 8);
   }
   for (size_t k = Step::steps * t.k4; k; --k, b += 64, a += 4) {
     const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (size_t r = 0; r < ROWS; ++r) {
       const __m256i x = broadcast(a + r * a_stride);
       Step::add(low[r], x, b0);
       if (!HALF) Step::add(high[r], x, b1);
     }
   }
-  sink(low, high);
+#pragma GCC unroll 6
+  for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
 }
 
-template <class Step, size_t ROWS, bool HALF>
-__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
-  tile<Step, ROWS, HALF>(t, [&](const __m256i* low, const __m256i* high) {
-#pragma GCC unroll 12
-    for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
-  });
-}
-
-// y at the tile's first column.
+// y at the tile's first column. The sums go through the first-level cache: with the epilogue in the same function, gcc 12
+// does not keep them in registers.
 template <class Step, Way WAY, size_t ROWS>
 __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
-  tile<Step, ROWS, false>(t, [&](const __m256i* low, const __m256i* high) {
-    const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
-    const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-#pragma GCC unroll 6
-    for (size_t r = 0; r + 2 <= ROWS; r += 2) {
-      clamp.store(scaling({low[r], high[r]}), scaling({low[r + 1], high[r + 1]}), y + r * stride, y + (r + 1) * stride);
-    }
-    if (ROWS % 2) clamp.store(scaling({low[ROWS - 1], high[ROWS - 1]}), y + (ROWS - 1) * stride);
-  });
+  alignas(32) int32_t sums[ROWS * kPanel];
+  to_accumulators<Step, ROWS, false>(t, sums, kPanel);
+  const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
+  const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
+  const auto at = [&](size_t r) { return scaling(V::load(sums + r * kPanel)); };
+#pragma GCC unroll 3
+  for (size_t r = 0; r + 2 <= ROWS; r += 2) clamp.store(at(r), at(r + 1), y + r * stride, y + (r + 1) * stride);
+  if (ROWS % 2) clamp.store(at(ROWS - 1), y + (ROWS - 1) * stride);
 }
 
 using Accumulate = void (*)(const Tile&, int32_t*, size_t);
