@@ -21,12 +21,16 @@ struct Choice {
 bool always() { return true; }
 
 #if defined(MULSHIFT_AVX2)
-bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
+bool runs_avx2() {
+  __builtin_cpu_init();  // not every compiler's runtime has done so by now
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+}
 #endif
 #if defined(MULSHIFT_EMULATED)
 bool runs_avx512vnni() { return true; }
 #elif defined(MULSHIFT_AVX512VNNI)
 bool runs_avx512vnni() {
+  __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
