@@ -138,6 +138,14 @@ def test_an_output_declared_as_another_type() -> None:
     assert NAME in _message(model, {"i0": X})
 
 
+@pytest.mark.parametrize("length", [600, 5000])
+def test_long_names(length: int) -> None:
+    model = _changed(lambda m: setattr(m.graph.node[0], "name", "n" * length))
+    model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(S32([1]), "i2"))
+    told = "n" * length if length < 700 else "Requantize"
+    assert f": {told}: a shift c is not" in _message(model, {"i0": X})
+
+
 def test_a_node_without_a_name_is_told_by_its_operator() -> None:
     model = _changed(lambda m: m.graph.node[0].ClearField("name"))
     model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(S32([1]), "i2"))

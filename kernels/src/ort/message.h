@@ -17,13 +17,13 @@ class Message {
 
   void set(const char* format, va_list arguments) {
     if (!empty()) return;
-    const int used = std::snprintf(text_, sizeof(text_), "%.300s: ", node_);
+    const int used = std::snprintf(text_, sizeof(text_), "%.700s: ", node_);
     if (used > 0) std::vsnprintf(text_ + used, sizeof(text_) - static_cast<size_t>(used), format, arguments);
   }
 
  private:
   const char* node_;
-  char text_[640] = {};
+  char text_[1024] = {};
 };
 
 }  // namespace ort
