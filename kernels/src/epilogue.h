@@ -141,10 +141,12 @@ struct Finish {
   static void all(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block) {
     const Stages& s = *e.stages;
     V t[kRows];
-    for (size_t r = 0; r < block.rows; ++r) t[r] = V::load(acc + r * acc_stride);
-    if (s.first.type != Type::none) {
+    if (s.first.type == Type::none) {
+      for (size_t r = 0; r < block.rows; ++r) t[r] = V::load(acc + r * acc_stride);
+    } else {
       const PanelWay way = s.ways[column / kPanel];
-      scale(way.way, way.left, V::load(s.b + column), V::load(s.shift + column), s.first, 0, t, block.rows);
+      const auto sums = [&](size_t r) { return V::load(acc + r * acc_stride); };
+      scale(way.way, way.left, V::load(s.b + column), V::load(s.shift + column), s.first, sums, t, block.rows);
     }
     if (s.add) add(*s.add, e.r, t, block);
     if (s.table) {
@@ -153,47 +155,71 @@ struct Finish {
     put(type_of_y(s), t, e.y, block);
     if (!s.again) return;
     const Ratio& ratio = s.again->ratio;
-    scale(ratio.way, ratio.left, V::set1(ratio.b), V::set1(ratio.shift), s.again->out, s.again->x_zero_point, t,
-          block.rows);
+    const V zero_point = V::set1(s.again->x_zero_point);
+    const auto centred = [&](size_t r) { return t[r] - zero_point; };
+    scale(ratio.way, ratio.left, V::set1(ratio.b), V::set1(ratio.shift), s.again->out, centred, t, block.rows);
     put(s.again->out.type, t, e.q, block);
   }
 
-  static void scale(Way way, int32_t left, V b, V shift, const Output& out, int32_t x_zero_point, V* t, size_t rows) {
+  // t[r] = clamp(x(r) * b / 2^c)
+  template <class X>
+  static void scale(Way way, int32_t left, V b, V shift, const Output& out, const X& x, V* t, size_t rows) {
     const Clamp<V> clamp(out);
-    const V zero_point = V::set1(x_zero_point);
     if (way == Way::any) {
-      for (size_t r = 0; r < rows; ++r) t[r] = rescale_wide(t[r] - zero_point, b, shift, clamp);
+      for (size_t r = 0; r < rows; ++r) t[r] = rescale_wide(x(r), b, shift, clamp);
     } else if (way == Way::low) {
       const Scaling<V, Way::low> scaling(b, shift, 0);
-      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(t[r] - zero_point));
+      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(x(r)));
     } else {
       const Scaling<V, Way::high> scaling(b, shift, left);
-      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(t[r] - zero_point));
+      for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(x(r)));
     }
   }
 
   static void add(const AddStage& s, const void* from, V* t, const Block& block) {
-    V r[kRows];
-    get(s.r_type, from, r, block);
+    if (block.count < kPanel) {
+      V r[kRows];
+      get(s.r_type, from, r, block);
+      return add(s, t, block.rows, [&](size_t i) { return r[i]; });
+    }
+    switch (s.r_type) {
+      case Type::u8:
+        return add(s, t, block.rows, whole<uint8_t>(from, block));
+      case Type::s8:
+        return add(s, t, block.rows, whole<int8_t>(from, block));
+      default:
+        return add(s, t, block.rows, whole<int16_t>(from, block));
+    }
+  }
+
+  // r(i): the i-th row of a whole panel.
+  template <class T>
+  static auto whole(const void* from, const Block& block) {
+    const T* p = static_cast<const T*>(from) + block.at;
+    return [p, stride = block.stride](size_t i) { return V::load(p + i * stride); };
+  }
+
+  template <class R>
+  static void add(const AddStage& s, V* t, size_t rows, const R& r) {
     const V tz = V::set1(s.t_zero_point), rz = V::set1(s.r_zero_point), bt = V::set1(s.t_multiplier),
             br = V::set1(s.r_multiplier), shift = V::set1(s.shift);
     const Clamp<V> clamp(s.out);
     if (s.way == Way::any) {
-      for (size_t i = 0; i < block.rows; ++i) {
-        const typename V::Wide sum = V::add(V::multiply(t[i] - tz, bt), V::multiply(r[i] - rz, br));
+      for (size_t i = 0; i < rows; ++i) {
+        const typename V::Wide sum = V::add(V::multiply(t[i] - tz, bt), V::multiply(r(i) - rz, br));
         t[i] = V::round_shift(sum, shift, clamp.low_less_zero, clamp.high_less_zero) + clamp.zero_point;
       }
       return;
     }
     const V half = V::power(shift - V::set1(1));
     if (s.way == Way::low) {
-      for (size_t i = 0; i < block.rows; ++i) {
-        t[i] = clamp(((t[i] - tz) * bt + (r[i] - rz) * br + half).shift_right(shift));
+      for (size_t i = 0; i < rows; ++i) {
+        t[i] = clamp(((t[i] - tz) * bt + (r(i) - rz) * br + half).shift_right(shift));
       }
       return;
     }
-    for (size_t i = 0; i < block.rows; ++i) {
-      const V high = V::high((t[i] - tz).shift_left(s.left), bt, (r[i] - rz).shift_left(s.left), br);
+    for (size_t i = 0; i < rows; ++i) {
+      const V high = V::high((t[i] - tz).shift_left(s.left), bt, (r(i) - rz).shift_left(s.left), br);
       t[i] = clamp((high + half).shift_right(shift));
     }
   }

@@ -11,8 +11,9 @@ namespace mulshift {
 namespace {
 
 constexpr size_t kProducts = 16;            // of one tile, channel and column
-constexpr size_t kBlockBytes = 160 * 1024;  // of a block's transformed inputs and sums: within the second-level cache
-constexpr size_t kLeastTiles = 24;          // of a block: each reads all weights
+constexpr size_t kInputBytes = 224 * 1024;  // of a block's transformed inputs: within the second-level cache
+constexpr size_t kKeptBytes = 256 * 1024;   // of transformed weights: more are transformed in every call
+constexpr size_t kLeastTiles = 24;          // of a block: each transforms all weights
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -53,17 +54,25 @@ struct Job {
   const Stages& stages;
   const Image& image;
   const uint8_t *x, *outside;
-  const int16_t* weights;
+  const int16_t* kept;  // or null
   void *y, *q;
   const void* r;
-  size_t out_h, out_w, tiles_h, tiles_w, tiles, at_once;  // tiles of all images; a task takes `at_once` of them
+  size_t out_h, out_w, tiles_h, tiles_w, tiles;  // tiles: of all images
+  size_t at_once, panel_blocks;                  // a task takes so many tiles, and one part of the panels
   std::atomic<bool> failed{false};
 };
 
 struct Scratch {
-  Buffer input, sums, acc;
+  Buffer input, weights, sums, acc;
 };
 thread_local Scratch scratch;
+
+size_t weights_step_of(size_t channels) { return channels * kPanel + 32; }
+
+void transform_panel(const ConvSpec& spec, size_t panel, int16_t* out) {
+  const int8_t* packed = spec.packed + panel * spec.k4() * kPanel * 4;
+  isa()->dense.winograd->weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
+}
 
 void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
   const size_t tx = tile % job.tiles_w, ty = tile / job.tiles_w % job.tiles_h, image = tile / job.tiles_w / job.tiles_h;
@@ -80,56 +89,63 @@ void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
   isa()->dense.winograd->input(pixels, channels, job.spec.x_zero_point, out, step);
 }
 
-// The outputs of tiles [first, last), which lie in one row of tiles, from sums that start at tile `base`.
-void store_run(const Job& job, const Stages& stages, size_t first, size_t last, size_t base, const int32_t* sums,
-               size_t step, int32_t* acc, size_t width) {
+// One panel of outputs of tiles [first, last), which lie in one row of tiles, from sums that start at tile `base`.
+void store_run(const Job& job, const Stages& stages, size_t panel, size_t first, size_t last, size_t base,
+               const int32_t* sums, size_t step, int32_t* acc) {
   const size_t tx = first % job.tiles_w, row = first / job.tiles_w, ty = row % job.tiles_h, image = row / job.tiles_h;
-  const size_t length = 2 * (last - first);
+  const size_t length = 2 * (last - first), column = panel * kPanel;
   for (size_t t = first; t < last; ++t) {
-    int32_t* const at = acc + 2 * (t - first) * width;
-    int32_t* const four[4] = {at, at + width, at + length * width, at + (length + 1) * width};
-    isa()->dense.winograd->output(sums + (t - base) * width, step, width, stages.bias, four);
+    int32_t* const at = acc + 2 * (t - first) * kPanel;
+    int32_t* const four[4] = {at, at + kPanel, at + length * kPanel, at + (length + 1) * kPanel};
+    isa()->dense.winograd->output(sums + (t - base) * kPanel, step, kPanel, stages.bias + column, four);
   }
   const Epilogue epilogue = {&stages, job.y, job.r, job.q, job.spec.outputs};
+  const size_t left = job.spec.outputs - column, columns = left < kPanel ? left : kPanel;
   const size_t x0 = 2 * tx, count = job.out_w - x0 < length ? job.out_w - x0 : length;
   for (size_t i = 0; i < 2 && 2 * ty + i < job.out_h; ++i) {
     const size_t at = (image * job.out_h + 2 * ty + i) * job.out_w + x0;
-    isa()->dense.finish(epilogue, acc + i * length * width, width, count, at, 0, job.spec.outputs);
+    isa()->dense.finish(epilogue, acc + i * length * kPanel, kPanel, count, at, column, columns);
   }
 }
 
 void run_task(void* data, size_t task) {
   Job& job = *static_cast<Job*>(data);
-  const size_t first = task * job.at_once, channels = job.spec.channels, panels = job.columns.panels();
-  const size_t last = first + job.at_once < job.tiles ? first + job.at_once : job.tiles;
-  const size_t count = last - first, width = panels * kPanel, step = count * channels, sums_step = count * width;
-  int16_t* input = scratch.input.array<int16_t>(kProducts * job.at_once * channels);
-  int32_t* sums = scratch.sums.array<int32_t>(kProducts * job.at_once * width);
-  int32_t* acc = scratch.acc.array<int32_t>(4 * job.at_once * width + width);
-  if (!input || !sums || !acc) {
+  const size_t block = task / job.panel_blocks, part = task % job.panel_blocks, panels = job.columns.panels();
+  const size_t first = block * job.at_once, last = first + job.at_once < job.tiles ? first + job.at_once : job.tiles;
+  // The sixteen products lie a cache line more than their size apart: at a power of two they would share cache sets.
+  const size_t count = last - first, channels = job.spec.channels, step = count * channels + 32;
+  const size_t weights_step = weights_step_of(channels), sums_step = count * kPanel + 16;
+  int16_t* input = scratch.input.array<int16_t>(kProducts * (job.at_once * channels + 32));
+  int16_t* weights = scratch.weights.array<int16_t>(kProducts * weights_step);
+  int32_t* sums = scratch.sums.array<int32_t>(kProducts * (job.at_once * kPanel + 16));
+  int32_t* acc = scratch.acc.array<int32_t>(4 * job.at_once * kPanel);
+  if (!input || !weights || !sums || !acc) {
     job.failed = true;
     return;
   }
-  int32_t* zero = acc + 4 * job.at_once * width;
-  std::memset(zero, 0, width * sizeof(int32_t));
   for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
+  const int32_t zero[kPanel] = {};
   Product product = {};
   product.a_stride = channels * sizeof(int16_t);
-  product.b_stride = channels * kPanel * sizeof(int16_t);
   product.k4 = channels / 4;
-  product.columns = width;
+  product.columns = kPanel;
   product.rows = count;
   product.init = zero;
-  for (size_t i = 0; i < kProducts; ++i) {
-    product.a = input + i * step;
-    product.b = job.weights + i * panels * channels * kPanel;
-    isa()->dense.any.multiply(product, sums + i * sums_step, width);
-  }
   const Stages stages = job.columns.of_group(job.stages, 0);
-  for (size_t t = first; t < last;) {
-    const size_t row_end = (t / job.tiles_w + 1) * job.tiles_w, end = row_end < last ? row_end : last;
-    store_run(job, stages, t, end, first, sums, sums_step, acc, width);
-    t = end;
+  const size_t begin = panels * part / job.panel_blocks, end = panels * (part + 1) / job.panel_blocks;
+  for (size_t panel = begin; panel < end; ++panel) {
+    const int16_t* u = job.kept ? job.kept + panel * kProducts * weights_step : weights;
+    if (!job.kept) transform_panel(job.spec, panel, weights);
+    for (size_t i = 0; i < kProducts; ++i) {
+      product.a = input + i * step;
+      product.b = u + i * weights_step;
+      isa()->dense.any.multiply(product, sums + i * sums_step, kPanel);
+    }
+    for (size_t t = first; t < last;) {
+      const size_t row_end = (t / job.tiles_w + 1) * job.tiles_w, to = row_end < last ? row_end : last;
+      store_run(job, stages, panel, t, to, first, sums, sums_step, acc);
+      t = to;
+    }
   }
 }
 
@@ -142,7 +158,7 @@ bool Winograd::fits(const ConvSpec& spec) {
 }
 
 bool Winograd::prepare(const ConvSpec& spec) {
-  const size_t panels = divide_up(spec.outputs, kPanel), channels = spec.channels;
+  const size_t channels = spec.channels;
   const auto magnitudes_fit = [&](size_t n) {
     int64_t magnitudes[kProducts] = {};
     for (size_t ch = 0; ch < channels; ++ch) {
@@ -156,19 +172,12 @@ bool Winograd::prepare(const ConvSpec& spec) {
     if (!magnitudes_fit(n)) return false;
   }
   uint8_t* outside = outside_.array<uint8_t>(channels);
-  int16_t* out = weights_.array<int16_t>(kProducts * panels * channels * kPanel);
-  if (!out || !outside) return false;
+  if (!outside) return false;
   std::memset(outside, spec.x_zero_point, channels);
-  for (size_t n = 0; n < spec.outputs; ++n) {
-    for (size_t ch = 0; ch < channels; ++ch) {
-      int u[kProducts];
-      transform(spec, ch, n, u);
-      for (size_t i = 0; i < kProducts; ++i) {
-        out[(((i * panels + n / kPanel) * channels + ch) / 2 * kPanel + n % kPanel) * 2 + ch % 2] =
-            static_cast<int16_t>(u[i]);
-      }
-    }
-  }
+  const size_t panels = divide_up(spec.outputs, kPanel), of_panel = kProducts * weights_step_of(channels);
+  if (panels * of_panel * sizeof(int16_t) > kKeptBytes) return true;
+  int16_t* kept = kept_.array<int16_t>(panels * of_panel);
+  for (size_t panel = 0; kept && panel < panels; ++panel) transform_panel(spec, panel, kept + panel * of_panel);
   return true;
 }
 
@@ -179,14 +188,17 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const size_t out_w = positions(image.w, 3, 1, v.pad_left, v.pad_right, 1);
   const size_t tiles_h = divide_up(out_h, 2), tiles_w = divide_up(out_w, 2), tiles = image.count * tiles_h * tiles_w;
   if (!tiles) return nullptr;
-  const size_t width = columns.panels() * kPanel;
-  const size_t fit = kBlockBytes / (kProducts * (spec.channels * sizeof(int16_t) + width * sizeof(int32_t)));
-  const size_t most = fit < kLeastTiles ? kLeastTiles : fit, fair = divide_up(tiles, static_cast<size_t>(parallel.threads) * 2);
-  const size_t wanted = parallel.threads > 1 && fair < most ? fair : most;
-  const size_t at_once = divide_up(tiles, divide_up(tiles, wanted));
+  const size_t fit = kInputBytes / (kProducts * spec.channels * sizeof(int16_t));
+  const size_t most = fit < kLeastTiles ? kLeastTiles : fit, blocks = divide_up(tiles, most);
+  const size_t wanted = parallel.threads > 1 ? static_cast<size_t>(parallel.threads) * 2 : 1;
+  // First as many blocks of tiles as threads want, none too small; then parts of the panels.
+  const size_t by_threads = divide_up(tiles, kLeastTiles), finer = wanted < by_threads ? wanted : by_threads;
+  const size_t at_once = divide_up(tiles, blocks > finer ? blocks : finer), made = divide_up(tiles, at_once);
+  const size_t parts = divide_up(wanted, made), panels = columns.panels();
   Job job = {spec, columns, stages, image, x, static_cast<const uint8_t*>(outside_.data()),
-             static_cast<const int16_t*>(weights_.data()), y, q, r, out_h, out_w, tiles_h, tiles_w, tiles, at_once};
-  parallel.run(parallel.self, divide_up(tiles, at_once), run_task, &job);
+             static_cast<const int16_t*>(kept_.data()), y, q, r, out_h, out_w,
+             tiles_h, tiles_w, tiles, at_once, parts < panels ? parts : panels};
+  parallel.run(parallel.self, made * job.panel_blocks, run_task, &job);
   return job.failed ? "out of memory" : nullptr;
 }
 

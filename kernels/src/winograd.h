@@ -28,6 +28,11 @@ struct Image;
 struct Parallel;
 
 struct WinogradKernels {
+  // 2G g (2G)' of one panel: nine taps of packed weights, each s8 [channels / 4][16][4] and `tap_stride` bytes after the
+  // one before, become out[16 positions, `step` elements apart] s16 [channels / 2][16][2]. Done in every call
+  // where there are many: reading them, 3.6 times as large as the packed ones, from memory would take longer.
+  void (*weights)(const int8_t* packed, size_t tap_stride, size_t channels, int16_t* out, size_t step);
+
   // One 4x4 input: pixels[4 * y + x] points at channel 0. out[16 positions, `step` apart][channels], s16; channels is a
   // multiple of 16. Position 5 takes -4 * x_zero_point: elsewhere the zero point cancels.
   void (*input)(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
@@ -49,10 +54,11 @@ class Winograd {
   const char* run(const ConvSpec& spec, const Columns& columns, const Stages& stages, const Image& image,
                   const uint8_t* x, void* y, const void* r, void* q, const Parallel& parallel) const;
 
-  bool ready() const { return weights_.data() != nullptr; }
+  bool ready() const { return outside_.data() != nullptr; }
 
  private:
-  Buffer weights_, outside_;  // s16 [16][panels][channels / 2][16][2]; a row of zero points
+  Buffer outside_;  // a row of zero points
+  Buffer kept_;     // transformed weights, where they are few: [panels][16][step]
 };
 
 }  // namespace mulshift

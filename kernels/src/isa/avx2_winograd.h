@@ -40,6 +40,34 @@ inline void winograd_input(const uint8_t* const* pixels, size_t channels, int32_
   }
 }
 
+// 2 g0, g0 + g1 + g2, g0 - g1 + g2, 2 g2
+inline void winograd_rows(const __m256i (&g)[3], __m256i* u, size_t step) {
+  const __m256i ends = _mm256_add_epi16(g[0], g[2]);
+  u[0] = _mm256_add_epi16(g[0], g[0]);
+  u[step] = _mm256_add_epi16(ends, g[1]);
+  u[2 * step] = _mm256_sub_epi16(ends, g[1]);
+  u[3 * step] = _mm256_add_epi16(g[2], g[2]);
+}
+
+inline void winograd_weights(const int8_t* packed, size_t tap_stride, size_t channels, int16_t* out, size_t step) {
+  for (size_t k4 = 0; k4 < channels / 4; ++k4, packed += 64, out += 64) {
+    int16_t wide[9][64];
+    for (size_t tap = 0; tap < 9; ++tap) expand(packed + tap * tap_stride, 1, 1, wide[tap]);
+    for (size_t i = 0; i < 64; i += 16) {
+      __m256i rows[12];  // four of each column of g
+#pragma GCC unroll 3
+      for (size_t x = 0; x < 3; ++x) winograd_rows({read(wide[x] + i), read(wide[3 + x] + i), read(wide[6 + x] + i)}, rows + x, 3);
+#pragma GCC unroll 4
+      for (size_t y = 0; y < 4; ++y) {
+        __m256i u[4];
+        winograd_rows({rows[3 * y], rows[3 * y + 1], rows[3 * y + 2]}, u, 1);
+#pragma GCC unroll 4
+        for (size_t x = 0; x < 4; ++x) write(out + (4 * y + x) * step + i, u[x]);
+      }
+    }
+  }
+}
+
 inline void winograd_output(const int32_t* sums, size_t step, size_t columns, const int32_t* bias,
                             int32_t* const* acc) {
   for (size_t n = 0; n < columns; n += 8) {
@@ -63,7 +91,7 @@ inline void winograd_output(const int32_t* sums, size_t step, size_t columns, co
   }
 }
 
-constexpr WinogradKernels kWinograd = {winograd_input, winograd_output};
+constexpr WinogradKernels kWinograd = {winograd_weights, winograd_input, winograd_output};
 
 }  // namespace avx2
 }  // namespace mulshift
