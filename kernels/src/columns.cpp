@@ -69,9 +69,8 @@ const char* Columns::prepare(const ColumnInputs& in, int32_t folded, ColumnSums 
       const int64_t magnitude = in.bias[from] < 0 ? -int64_t{in.bias[from]} : in.bias[from];
       const int64_t bound = magnitude + w.magnitude * most_x;
       const int64_t moved = in.bias[from] - w.sum * folded;
-      const int64_t partial = (moved < 0 ? -moved : moved) + w.magnitude * 255;
-      if (bound >= kLimit || partial >= kLimit) return "its int32 accumulator may overflow";
-      bias[panel * kPanel + i] = static_cast<int32_t>(moved);
+      if (bound >= kLimit) return "its int32 accumulator may overflow";
+      bias[panel * kPanel + i] = static_cast<int32_t>(moved);  // modulo 2^32, see dense.h
       columns[i] = {bound, in.b ? in.b[in.one_ratio ? 0 : from] : 0, in.c ? in.c[in.one_ratio ? 0 : from] : 2};
     }
     ways[panel] = choose(columns, count, b + panel * kPanel, shift + panel * kPanel);

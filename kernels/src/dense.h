@@ -8,7 +8,8 @@
 //            a: one row after the other, a_stride bytes apart, 4 * k4 elements of `Dense::element` bytes each.
 //            acc: s32 [rows][acc_stride].
 // Ranges     a holds x, or x less a constant (Held), so |a| <= 255.
-// Overflow   |acc| and every partial sum are at most |bias| + sum |w| * 255 < 2^31, proven when the node is made.
+// Overflow   |acc| <= |bias| + sum |w| * max |x - x_zero_point| < 2^31, proven when the node is made. Partial sums, and a
+//            bias with the zero point folded in, are modulo 2^32: what an instruction set refuses does not depend on it.
 #ifndef MULSHIFT_SRC_DENSE_H
 #define MULSHIFT_SRC_DENSE_H
 

@@ -8,7 +8,7 @@
 //
 // Layouts    x: u8 [N][H][W][C]; w: s8 [kh * kw][C] as stored ("taps"), prepared as s16 [panels][pairs][16][2].
 // Padding    counts as x_zero_point; the bias takes -x_zero_point * sum w.
-// Overflow   |bias + partial sum| <= |bias| + sum |w| * 255 < 2^31, proven when the node is made; a pair is below 2^17.
+// Overflow   as in dense.h; a pair is below 2^17.
 #ifndef MULSHIFT_SRC_DEPTHWISE_H
 #define MULSHIFT_SRC_DEPTHWISE_H
 

@@ -23,12 +23,12 @@ inline void multiply(const Product& p, int32_t* acc, size_t acc_stride) {
     const int8_t* w = static_cast<const int8_t*>(p.b) + n / kPanel * p.b_stride;
     for (size_t r = 0; r < p.rows; ++r) {
       const uint8_t* x = static_cast<const uint8_t*>(p.a) + r * p.a_stride;
-      int32_t sum[kPanel];
+      uint32_t sum[kPanel];  // modulo 2^32
       std::memcpy(sum, p.init + r * p.init_stride + n, sizeof(sum));
       for (size_t k = 0; k < p.k4; ++k) {
         const int8_t* at = w + k * kPanel * 4;
         for (size_t j = 0; j < kPanel; ++j) {
-          for (size_t i = 0; i < 4; ++i) sum[j] += x[4 * k + i] * at[4 * j + i];
+          for (size_t i = 0; i < 4; ++i) sum[j] += static_cast<uint32_t>(x[4 * k + i] * at[4 * j + i]);
         }
       }
       std::memcpy(acc + r * acc_stride + n, sum, sizeof(sum));

@@ -75,9 +75,12 @@ struct V {
       out[2 * i + 1] = b[i];
     }
   }
-  // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1]; x, w: [16][2].
+  // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1] modulo 2^32; x, w: [16][2].
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
-    for (int i = 0; i < 16; ++i) sum.v[i] += x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1];
+    for (int i = 0; i < 16; ++i) {
+      const int32_t pair = x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1];
+      sum.v[i] = static_cast<int32_t>(static_cast<uint32_t>(sum.v[i]) + static_cast<uint32_t>(pair));
+    }
     return sum;
   }
 
