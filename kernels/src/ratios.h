@@ -20,9 +20,10 @@ struct SumRatio {
 // For |x1| <= bound1, |x2| <= bound2, both below 2^31, with a sum below 2^62.
 SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c);
 
-// Whether the ways of 32 bits leave room for the zero point: what they round to is below 2^30.
+// Whether the ways of 32 bits leave room for the zero point: what they round to is below 2^30, and V::Bytes may hold the
+// zero point of bytes in 16 bits.
 inline bool fits_zero_point(const Output& out) {
-  constexpr int32_t limit = int32_t{1} << 30;
+  const int32_t limit = int32_t{1} << (out.type == Type::u8 ? 14 : 30);
   return out.zero_point > -limit && out.zero_point < limit;
 }
 
