@@ -1,0 +1,306 @@
+// Convolutions and matrix products with all stages of their epilogue, twice each: in another order of tasks, for another
+// number of threads, and over what the first run left in its buffers.
+#include <cstdio>
+
+#include "cases.h"
+#include "conv.h"
+#include "depthwise.h"
+#include "draw.h"
+#include "ratios.h"
+
+namespace mulshift {
+namespace cases {
+namespace {
+
+constexpr int64_t kLimit = int64_t{1} << 31;
+
+struct Case {
+  ConvSpec spec;
+  bool depthwise = false, accumulate = false;
+  Image image = {};
+  Bytes w, x, r, entries;
+  std::vector<ColumnSums> sums;  // a column
+  std::vector<int32_t> bias, b, c;
+  Stages stages = {};
+  AddStage add = {};
+  TableStage look = {};
+  AgainStage again = {};
+};
+
+void draw_window(Window* v, int most) {
+  v->h = size(1, most);
+  v->w = one_in(3) ? size(1, most) : v->h;
+  v->stride_h = size(1, 2);
+  v->stride_w = one_in(2) ? size(1, 3) : v->stride_h;
+  v->dilation_h = one_in(4) ? 2 : 1;
+  v->dilation_w = one_in(4) ? 2 : 1;
+}
+
+void draw_pads(Window* v, bool beyond) {
+  const int more = beyond ? 3 : -1;  // more than the kernel's size: windows that see nothing but padding
+  v->pad_top = size(0, static_cast<int>(v->h) + more);
+  v->pad_left = size(0, static_cast<int>(v->w) + more);
+  v->pad_bottom = size(0, static_cast<int>(v->h) + more);
+  v->pad_right = size(0, static_cast<int>(v->w) + more);
+}
+
+void draw_image(Case* c, int most) {
+  const Window& v = c->spec.window;
+  c->image = {size(1, 2), size(1, most) + (v.h - 1) * v.dilation_h, size(1, most) + (v.w - 1) * v.dilation_w};
+}
+
+int8_t weight(int kind) {
+  switch (kind) {
+    case 0:
+      return static_cast<int8_t>(draw(-128, 127));
+    case 1:
+      return static_cast<int8_t>(draw(-64, 64));  // what vpmaddubsw takes exactly
+    case 2:
+      return static_cast<int8_t>(draw(-1, 1));
+    default:
+      return static_cast<int8_t>(pick({-128, -127, 0, 127}));
+  }
+}
+
+// The byte of weight k of column n of a group.
+size_t place(const Case& c, size_t group, size_t n, size_t k) {
+  const ConvSpec& s = c.spec;
+  if (c.depthwise) return k * s.outputs + n;
+  const size_t panels = (s.outputs / s.groups + 15) / 16;
+  return (((group * panels + n / 16) * s.k4() + k / 4) * 16 + n % 16) * 4 + k % 4;
+}
+
+void draw_weights(Case* c) {
+  ConvSpec& s = c->spec;
+  s.x_zero_point = pick({0, 255, 128, draw(0, 255)});
+  const size_t per_group = s.outputs / s.groups, panels = (per_group + 15) / 16;
+  const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
+  c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
+  const int kind = draw(0, 3), largest = one_in(3) ? pick({-128, 127}) : 0;
+  for (size_t g = 0; g < groups; ++g) {
+    for (size_t n = 0; n < columns; ++n) {
+      ColumnSums sums = {0, 0};
+      for (size_t k = 0; k < s.depth(); ++k) {
+        const int w = largest && n == 0 ? largest : weight(kind);
+        c->w[place(*c, g, n, k)] = static_cast<char>(w);
+        sums.sum += w;
+        sums.magnitude += std::abs(w);
+      }
+      c->sums.push_back(sums);
+    }
+  }
+  s.packed = reinterpret_cast<const int8_t*>(c->w.data());
+}
+
+// Small, as in networks, or as large as the accumulator allows; rarely one more, which is refused.
+void draw_bias(Case* c) {
+  const int64_t most_x = std::max(c->spec.x_zero_point, 255 - c->spec.x_zero_point);
+  const bool large = one_in(4), beyond = large && one_in(8);
+  for (const ColumnSums& w : c->sums) {
+    const int64_t most = kLimit - 1 - w.magnitude * most_x;
+    const int64_t bias = large && one_in(2) ? most - draw(0, 1) : draw(-40000, 40000);
+    c->bias.push_back(static_cast<int32_t>((one_in(2) ? 1 : -1) * bias));
+  }
+  if (beyond) c->bias[0] = static_cast<int32_t>(kLimit - 1 - c->sums[0].magnitude * most_x) + (c->sums[0].magnitude != 0);
+}
+
+void draw_first(Case* c, Type type) {
+  const Ratios ratios = draw_ratios();
+  const int exponent = draw(-22, -4);
+  c->b.resize(one_in(4) ? 1 : c->spec.outputs);
+  c->c.resize(c->b.size());
+  for (size_t i = 0; i < c->b.size(); ++i) dyadic(ratios, exponent, &c->b[i], &c->c[i]);
+  c->stages.first = output(type);
+}
+
+void draw_add(Case* c) {
+  AddStage& s = c->add;
+  const Output& t = c->stages.first;
+  s.r_type = pick({Type::u8, Type::s8, Type::s16});
+  s.t_zero_point = t.zero_point;
+  s.r_zero_point = element(s.r_type);
+  int32_t t_multiplier, r_multiplier, shift, ignored;
+  const Ratios ratios = draw_ratios();
+  const int exponent = draw(-10, 1);
+  dyadic(ratios, exponent, &t_multiplier, &shift);
+  dyadic(ratios, exponent, &r_multiplier, &ignored);
+  SumRatio ratio = {Way::any, 0, t_multiplier, r_multiplier, shift};
+  if (!one_in(4)) {
+    ratio = find_sum_ratio(farthest(t.low, t.high, t.zero_point), t_multiplier,
+                           farthest(lowest(s.r_type), highest(s.r_type), s.r_zero_point), r_multiplier, shift);
+  }
+  s.way = ratio.way;
+  s.left = ratio.left;
+  s.t_multiplier = ratio.b1;
+  s.r_multiplier = ratio.b2;
+  s.shift = ratio.shift;
+  s.out = output(pick({Type::u8, Type::u8, Type::s8, Type::s16}));
+  c->stages.add = &s;
+}
+
+void draw_table(Case* c) {
+  c->look.type = pick({Type::u8, Type::s8, Type::s16});
+  c->entries = elements(c->look.type, 256);
+  c->look.entries = c->entries.data();
+  c->stages.table = &c->look;
+}
+
+void draw_again(Case* c) {
+  const Type last = type_of_y(c->stages);
+  c->again.x_zero_point = last == Type::s32 ? 0 : element(last);
+  int32_t b, shift;
+  const Ratios ratios = draw_ratios();
+  dyadic(ratios, draw(-12, 1), &b, &shift);
+  c->again.ratio = {Way::any, 0, b, shift};
+  const int64_t bound = farthest(lowest(last), highest(last), c->again.x_zero_point);
+  if (!one_in(4)) c->again.ratio = find_ratio(bound, b, shift);
+  c->again.out = output(pick({Type::u8, Type::s8, Type::s16, Type::s32}));
+  c->stages.again = &c->again;
+}
+
+void draw_stages(Case* c) {
+  c->accumulate = one_in(8);
+  if (c->accumulate) return;
+  const bool adds = one_in(3), looks = one_in(4);
+  draw_first(c, adds ? pick({Type::u8, Type::s8, Type::s16})
+                     : looks ? pick({Type::u8, Type::s8})
+                             : pick({Type::u8, Type::u8, Type::u8, Type::s8, Type::s16, Type::s32}));
+  if (adds) draw_add(c);
+  const Type now = type_of_y(c->stages);
+  if (looks && (now == Type::u8 || now == Type::s8)) draw_table(c);
+  if (one_in(3)) draw_again(c);
+}
+
+// How the first stage of the first panel is computed.
+const char* first_way(const Case& c, const ColumnInputs& inputs) {
+  Columns columns;
+  const auto sums = [](const void* data, size_t group, size_t n) {
+    const Case& from = *static_cast<const Case*>(data);
+    return from.sums[group * (from.sums.size() / (from.depthwise ? 1 : from.spec.groups)) + n];
+  };
+  ColumnInputs own = inputs;
+  if (c.depthwise) own.groups = 1;
+  if (c.accumulate || columns.prepare(own, 0, sums, &c)) return "none";
+  return name(columns.of_group(c.stages, 0).ways[0].way);
+}
+
+void print(const Case& c, const ColumnInputs& inputs) {
+  const ConvSpec& s = c.spec;
+  const Window& v = s.window;
+  std::printf(" %zux%zu kernel, %zu groups of %zu to %zu, %zux%zux%zu, first %s", v.h, v.w, s.groups, s.channels, s.outputs,
+              c.image.count, c.image.h, c.image.w, first_way(c, inputs));
+  if (c.stages.add) std::printf(", add %s", name(c.add.way));
+  if (c.stages.table) std::printf(", table");
+  if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
+}
+
+struct Made {
+  Bytes y, q;
+  const char* wrong;
+};
+
+template <class Product>
+Made made_by(const Product& product, const Case& c, size_t count, const Parallel& parallel) {
+  Made made = {Bytes(count * size_of(type_of_y(c.stages))), {}, nullptr};
+  made.q.resize(c.stages.again ? count * size_of(c.again.out.type) : 0);
+  made.wrong = product.run(c.stages, c.image, reinterpret_cast<const uint8_t*>(c.x.data()), made.y.data(), c.r.data(),
+                           made.q.data(), parallel);
+  return made;
+}
+
+template <class Product>
+void run_twice(const Case& c, const ColumnInputs& inputs, size_t count) {
+  Product product;
+  if (const char* wrong = product.prepare(c.spec, inputs)) {
+    std::printf(": %s\n", wrong);
+    return;
+  }
+  const Made first = made_by(product, c, count, forward(draw(1, 4)));
+  const Made second = made_by(product, c, count, backward(draw(1, 9)));
+  const bool same = first.y == second.y && first.q == second.q;
+  std::printf(": %s%s %016llx %016llx\n", first.wrong ? first.wrong : "ok", same ? "" : " UNSTABLE",
+              static_cast<unsigned long long>(hash(first.y)), static_cast<unsigned long long>(hash(first.q)));
+}
+
+void run(Case* c) {
+  draw_weights(c);
+  draw_bias(c);
+  draw_stages(c);
+  const ConvSpec& s = c->spec;
+  const Window& v = s.window;
+  const size_t h = positions(c->image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
+  const size_t w = positions(c->image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
+  const size_t count = c->image.count * h * w * s.outputs;
+  c->x = elements(Type::u8, c->image.count * c->image.h * c->image.w * s.groups * s.channels);
+  if (c->stages.add) c->r = elements(c->add.r_type, count);
+  const int32_t *b = c->accumulate ? nullptr : c->b.data(), *shift = c->accumulate ? nullptr : c->c.data();
+  const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point};
+  print(*c, inputs);
+  c->depthwise ? run_twice<Depthwise>(*c, inputs, count) : run_twice<Conv>(*c, inputs, count);
+}
+
+}  // namespace
+
+void convolution() {
+  Case c;
+  draw_window(&c.spec.window, 5);
+  draw_pads(&c.spec.window, one_in(8));
+  draw_image(&c, 10);
+  c.spec.groups = one_in(4) ? size(2, 3) : 1;
+  c.spec.channels = one_in(3) ? 16 * size(1, 3) : size(1, 40);
+  c.spec.outputs = c.spec.groups * size(1, one_in(4) ? 120 : 40);
+  run(&c);
+}
+
+void pointwise() {
+  Case c;
+  if (one_in(4)) c.spec.window.stride_h = c.spec.window.stride_w = 2;
+  draw_image(&c, 12);
+  c.spec.channels = one_in(2) ? 4 * size(1, 40) : size(1, 80);
+  c.spec.outputs = size(1, one_in(4) ? 200 : 50);
+  run(&c);
+}
+
+void depthwise() {
+  Case c;
+  c.depthwise = true;
+  draw_window(&c.spec.window, 7);
+  draw_pads(&c.spec.window, one_in(8));
+  draw_image(&c, 12);
+  c.spec.outputs = c.spec.groups = one_in(2) ? 16 * size(1, 6) : size(1, 100);
+  c.spec.channels = 1;
+  run(&c);
+}
+
+void winograd() {
+  Case c;
+  c.spec.window.h = c.spec.window.w = 3;
+  draw_pads(&c.spec.window, one_in(6));
+  draw_image(&c, one_in(3) ? 25 : 9);
+  c.spec.channels = 16 * size(1, 4);
+  c.spec.outputs = one_in(2) ? 16 * size(1, 4) : size(1, 70);
+  run(&c);
+}
+
+void few_rows() {
+  Case c;
+  c.image = {1, 1, size(1, 5)};
+  c.spec.channels = size(1, one_in(4) ? 1500 : 200);
+  c.spec.outputs = size(1, one_in(4) ? 300 : 70);
+  run(&c);
+}
+
+// k in several parts, columns in several blocks.
+void deep() {
+  Case c;
+  const bool point = one_in(2);
+  c.spec.window.h = c.spec.window.w = point ? 1 : 3;
+  if (!point) c.spec.window.stride_h = c.spec.window.stride_w = 2;
+  c.image = {1, size(3, 7), size(3, 7)};
+  c.spec.channels = point ? size(500, 2500) : size(60, 300);
+  c.spec.outputs = size(1, 260);
+  run(&c);
+}
+
+}  // namespace cases
+}  // namespace mulshift

@@ -1,0 +1,174 @@
+"""Every instruction set gives the bits of the portable kernels: random cases of `kernels/tests`, compared line by line.
+
+The cases are compiled here with the kernels, with sanitizers where the machine itself runs them. What it lacks is
+emulated: AVX-512 by the headers of SIMDe, NEON by QEMU.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mulshift import kernels
+
+KERNELS = Path(__file__).resolve().parent.parent / "kernels"
+SIMDE = Path("/usr/include/simde")
+FLAGS = ["-std=c++17", "-Og", "-Wall", "-Wextra", f"-I{KERNELS / 'src'}", f"-I{KERNELS / 'include'}"]
+ADDRESS = ["-fsanitize=address"]
+BOTH = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+TRAP = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
+"""Undefined behaviour stops the program, without a library that a static one lacks."""
+EMULATED = ["-DMULSHIFT_EMULATED", "-Wno-psabi", "-Wno-uninitialized"]
+FEW, MANY = 400, 3000
+WAYS = ("low", "high", "any")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A row of kernels/CMakeLists.txt: what puts an instruction set into the table, its file, how that is compiled."""
+
+    define: str
+    source: str
+    flags: list[str]
+
+
+@dataclass(frozen=True)
+class Program:
+    """`cases`, and what runs it."""
+
+    command: list[str]
+    isas: list[str]
+
+    def lines(self, isa: str, seed: int, count: int) -> list[str]:
+        """What it prints; a report of a sanitizer is a failure."""
+        command = [*self.command, str(seed), str(count)]
+        done = subprocess.run(command, env={**os.environ, "MULSHIFT_ISA": isa}, capture_output=True, text=True)
+        assert done.returncode == 0, f"{isa}, seed {seed}: {done.stderr[:3000] or done.returncode}"
+        return done.stdout.splitlines()
+
+
+def _isas() -> dict[str, Isa]:
+    text = re.sub(r"#.*", "", (KERNELS / "CMakeLists.txt").read_text(encoding="utf-8"))
+    rows = re.findall(r"add_isa\((MULSHIFT_\w+) (\S+)([^)]*)\)", text)
+    return {Path(source).stem: Isa(f"-D{define}", source, flags.split()) for define, source, flags in rows}
+
+
+ISAS = _isas()
+
+
+def _build(folder: Path, compiler: str, isas: dict[str, list[str]], flags: list[str], link: list[str]) -> Path:
+    """The program with these instruction sets, each with its own flags; `flags` are those of all other files."""
+    defines = [ISAS[name].define for name in isas]
+    if any(EMULATED[0] in own for own in isas.values()):
+        defines.append(EMULATED[0])
+    plain = [*KERNELS.glob("src/*.cpp"), KERNELS / "src/isa/portable.cpp", *KERNELS.glob("tests/*.cpp")]
+    sources = {KERNELS / ISAS[name].source: own for name, own in isas.items()} | dict.fromkeys(plain, flags)
+
+    def compile_one(source: Path) -> str:
+        made = folder / f"{source.parent.name}-{source.stem}.o"
+        _run([compiler, *FLAGS, *defines, *sources[source], "-c", str(source), "-o", str(made)])
+        return str(made)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    _run([compiler, *link, *objects, "-o", str(folder / "cases")])
+    return folder / "cases"
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """With what this machine runs, and what it can emulate inside a program of its own."""
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if not compiler:
+        pytest.skip("no g++ (or CXX) to compile kernels/tests with")
+    isas = {name: [*BOTH, *ISAS[name].flags] for name in kernels.instruction_sets() if name in ISAS}
+    if _is_x86() and "avx512vnni" not in isas and SIMDE.is_dir():
+        isas["avx512vnni"] = [*ADDRESS, *EMULATED]
+    program = _build(tmp_path_factory.mktemp("host"), compiler, isas, BOTH, BOTH)
+    return Program([str(program)], [*isas, "portable"])
+
+
+@pytest.fixture(scope="session")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """With NEON, by QEMU."""
+    tools = [shutil.which(name) for name in ("aarch64-linux-gnu-g++", "qemu-aarch64")]
+    if None in tools:
+        pytest.skip("no aarch64-linux-gnu-g++ or qemu-aarch64 (apt-get install g++-aarch64-linux-gnu qemu-user)")
+    compiler, emulator = map(str, tools)
+    isas = {"neondot": [*TRAP, *ISAS["neondot"].flags]}
+    program = _build(tmp_path_factory.mktemp("arm"), compiler, isas, TRAP, ["-static"])
+    return Program([emulator, "-cpu", "max", str(program)], ["neondot"])
+
+
+@pytest.fixture(params=sorted(ISAS))
+def other(request: pytest.FixtureRequest, host: Program) -> tuple[str, Program]:
+    """An instruction set, and a program with it."""
+    name: str = request.param
+    if name in host.isas:
+        return name, host
+    if name == "neondot":
+        return name, request.getfixturevalue("arm")
+    if name == "avx512vnni" and _is_x86():
+        pytest.skip(f"this machine does not run {name}, and {SIMDE} is not there (apt-get install libsimde-dev)")
+    pytest.skip(f"this machine neither runs nor emulates {name}")
+
+
+@pytest.fixture(scope="session")
+def plain(host: Program) -> list[str]:
+    """The lines of the portable kernels."""
+    return host.lines("portable", 0, FEW)
+
+
+def _differences(got: list[str], wanted: list[str]) -> Iterator[str]:
+    assert len(got) == len(wanted)
+    yield from (f"{g}\n  instead of {w}" for g, w in zip(got, wanted, strict=True) if g != w)
+
+
+def test_equals_the_portable_kernels(other: tuple[str, Program], plain: list[str]) -> None:
+    name, program = other
+    assert list(_differences(program.lines(name, 0, FEW), plain)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_equals_the_portable_kernels_often(other: tuple[str, Program], host: Program, seed: int) -> None:
+    name, program = other
+    wanted = host.lines("portable", seed, MANY)
+    assert list(_differences(program.lines(name, seed, MANY), wanted)) == []
+
+
+def test_elementwise_kernels_equal_the_exact_ones(plain: list[str]) -> None:
+    """And products give the same in any order of tasks and for any number of threads."""
+    assert [line for line in plain if "INEXACT" in line or "UNSTABLE" in line] == []
+
+
+def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
+    kinds = Counter(line.split()[1] for line in plain)
+    assert kinds.keys() == set(
+        "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp".split()
+    )
+    text = "\n".join(plain)
+    for op in ("requantize", "add", "mul", "affine"):
+        assert [way for way in WAYS if f" {op} way {way}" not in text] == [], op
+    for stage in ("first", "add", "again"):
+        assert [way for way in WAYS if f" {stage} {way}" not in text] == [], stage
+    assert "table" in text and "may overflow" in text and "exact" in text
