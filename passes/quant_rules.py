@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from mulshift.ir import Array, attribute, constant, is_float, sole_user
+from mulshift.ir import Array, attribute, constant, ints, is_float, sole_user
 
 
 class Ask(enum.Enum):
@@ -198,6 +198,18 @@ def _is_affine(node: ir.Node) -> bool:
     if node.op_type not in ("Add", "Sub", "Mul", "Div") or rule_of(node) is None:
         return False
     return sum(constant(v) is not None for v in node.inputs) == 1
+
+
+def in_pairs(node: ir.Node, weight: Array) -> bool:
+    """Whether kernels without VNNI add neighbouring products of these weights in 16 bits (vpmaddubsw).
+
+    Depthwise convolutions have no neighbours, and 3x3 convolutions with stride 1 are done by Winograd, in 32 bits.
+    """
+    if node.op_type != "Conv":
+        return True
+    window = [*(ints(node, "strides") or ()), *(ints(node, "dilations") or ())]
+    winograd = weight.shape[2:] == (3, 3) and all(n == 1 for n in window) and attribute(node, "group", 1) == 1
+    return weight.shape[1] > 1 and not winograd
 
 
 def channel_axis(node: ir.Node, rank: int) -> int:

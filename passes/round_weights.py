@@ -155,7 +155,8 @@ def _rounded(array: Array, axis: int, q: QParams, energies: list[Energy], dampin
     groups = first[0].shape[0]
     w = torch.from_numpy(moved.astype(np.float64)).reshape(groups, shape[0] // groups, -1)
     scale = torch.from_numpy(np.broadcast_to(q.scale.astype(np.float64), (shape[0],)).copy()).reshape(groups, -1)
-    limit = q.spec.qmax
+    # No further than rounding to nearest goes: the scale may leave room on purpose (reduce_range).
+    limit = min(q.spec.qmax, int(torch.round(w / scale[:, :, None]).abs().max())) if w.numel() else q.spec.qmax
     pieces, before, after, start = [], 0.0, 0.0, 0
     for k, block in enumerate(first):
         energy = sum((e.blocks[k] for e in energies[1:]), block).double()

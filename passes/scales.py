@@ -62,6 +62,17 @@ def weight_qparams(
     return QParams(np.maximum(scale, MIN_SCALE).astype(np.float32), np.zeros(scale.shape, np.int32), spec)
 
 
+PAIR_LIMIT = 64
+"""`255 * (64 + 64) <= 32767`: two products of u8 and weights within it add up in 16 bits."""
+
+
+def reduce_range(q: QParams, weight: Array, axis: int) -> QParams:
+    """Scales large enough that no weight rounds beyond PAIR_LIMIT; weight: channels along `axis`."""
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    least = (np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT).astype(np.float32)
+    return QParams(np.maximum(q.scale, least), q.zero_point, q.spec)
+
+
 def _least_error(rows: Array, scale: Array, spec: QuantSpec) -> Array:
     """The best of 33 shrunken scales a row, by squared error."""
     best = np.full(len(rows), np.inf)
