@@ -79,7 +79,7 @@ class Product final : public Kernel {
       thread_local Buffer turned;
       uint8_t* room = turned.array<uint8_t>(x.shape.count());
       if (!room) return call.fail("out of memory");
-      to_nhwc(data, image.count, spec_.channels, image.h * image.w, room);
+      to_nhwc(data, image.count, spec_.groups * spec_.channels, image.h * image.w, room);
       data = room;
     }
     const Parallel parallel = work(image, out) < kSmall ? serial() : call.parallel();
