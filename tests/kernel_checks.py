@@ -18,21 +18,28 @@ NAME = "the node"
 
 
 def one_node(
-    op: str, inputs: Sequence[Any], attributes: dict[str, Any], outputs: Sequence[Any], fed: Sequence[int] = (0,)
+    op: str,
+    inputs: Sequence[Any],
+    attributes: dict[str, Any],
+    outputs: Sequence[Any],
+    fed: Sequence[int] = (0,),
+    dynamic: bool = False,
 ) -> onnx.ModelProto:
     """A model of one node without a function body: what runs it is the kernel.
 
     Args:
         inputs: arrays; those in `fed` become inputs of the graph, the others constants.
         outputs: element type of each output.
+        dynamic: the graph's inputs are of any size.
     """
     helper = onnx.helper
     names = [f"i{k}" for k in range(len(inputs))]
     made = [f"o{k}" for k in range(len(outputs))]
     node = helper.make_node(op, names, made, name=NAME, domain=DOMAIN, **attributes)
     arrays = [np.asarray(x) for x in inputs]
+    shapes = [[None] * x.ndim if dynamic else x.shape for x in arrays]
     values = [
-        helper.make_tensor_value_info(names[k], helper.np_dtype_to_tensor_dtype(arrays[k].dtype), arrays[k].shape)
+        helper.make_tensor_value_info(names[k], helper.np_dtype_to_tensor_dtype(arrays[k].dtype), shapes[k])
         for k in fed
     ]
     constants = [onnx.numpy_helper.from_array(x, names[k]) for k, x in enumerate(arrays) if k not in fed]
@@ -45,13 +52,23 @@ def one_node(
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, Any], threads: int = 1) -> list[np.ndarray]:
-    """All outputs, with the kernel library; the shapes that it told ONNX Runtime before must be theirs."""
+def open_session(model: onnx.ModelProto, threads: int = 1, library: str = "") -> ort.InferenceSession:
+    """With the kernel library; another than the installed one works on memory of malloc, which a sanitizer watches."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    options.register_custom_ops_library(str(kernels.library_path()))
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    options.enable_cpu_mem_arena = not library
+    options.register_custom_ops_library(library or str(kernels.library_path()))
+    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, Any], threads: int = 1) -> list[np.ndarray]:
+    """All outputs, with the kernel library."""
+    return run_session(open_session(model, threads), feeds)
+
+
+def run_session(session: ort.InferenceSession, feeds: dict[str, Any]) -> list[np.ndarray]:
+    """All outputs; the shapes that the kernels told ONNX Runtime before must be theirs."""
     results: list[np.ndarray] = session.run(None, feeds)
     for value, y in zip(session.get_outputs(), results, strict=True):
         sizes = value.shape or y.shape  # [] where it said nothing

@@ -1,0 +1,347 @@
+"""Random nodes of the operators that have kernels: attributes and constants, and inputs of many sizes for each.
+
+Only what the compiler promises: accumulators and sums fit int32, zero points are elements of their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from kernel_checks import S8, S16, S32, U8, integers, output
+
+from mulshift.ir import Array
+from mulshift.ir.operators import packing
+from mulshift.ir.operators.epilogue import EPILOGUES
+from mulshift.ir.operators.packed import PRODUCTS
+
+Rng = np.random.Generator
+Sized = Callable[[Rng], dict[int, Array]]
+
+EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
+PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
+FULL = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31), 2**31 - 1)}
+CODES = {U8: 2, S8: 3, S16: 5, S32: 6}
+
+
+@dataclass
+class Node:
+    """An operator with all but what is fed.
+
+    Attributes:
+        constants: input -> array.
+        sized: draws the inputs that are fed, each time of another size.
+    """
+
+    op: str
+    attributes: dict[str, Any]
+    constants: dict[int, Array]
+    sized: Sized
+    fed: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.constants) + len(self.sized(np.random.default_rng(0)))
+        self.fed = tuple(i for i in range(count) if i not in self.constants)
+
+    def inputs(self, fed: dict[int, Array]) -> list[Array]:
+        """All of them, in order."""
+        return [v for _, v in sorted((self.constants | fed).items())]
+
+
+def random_node(op: str, rng: Rng) -> Node:
+    """A node of that operator; what it is fed comes from `sized`."""
+    if op in ELEMENTWISE:
+        return ELEMENTWISE[op](rng)
+    base = max((b for b in PRODUCTS if op.startswith(b)), key=len)
+    return _product(op, base, op.removeprefix(base), rng)
+
+
+# --- numbers ---
+
+
+def _pick(rng: Rng, values: Any) -> Any:
+    return values[int(rng.integers(len(values)))]
+
+
+def _zero_point(rng: Rng, dtype: Any) -> int:
+    return int(integers(rng, dtype, (1,))[0]) if dtype != S32 else 0
+
+
+def _dyadics(rng: Rng, shape: tuple[int, ...], exponent: int) -> tuple[Array, Array]:
+    """Narrow and wide b near 2^exponent; b = 1 and small c, for exact halves; the ends of both ranges; all together."""
+    kinds = {
+        "narrow": rng.integers(1, 2**8, shape),
+        "wide": rng.integers(2**20, 2**31, shape),
+        "halves": np.ones(shape, np.int64),
+        "ends": rng.choice([0, 1, 2**30, 2**31 - 1], shape),
+    }
+    shifts = {
+        "narrow": np.full(shape, 8 - exponent),
+        "wide": np.full(shape, 31 - exponent),
+        "halves": rng.integers(2, 12, shape),
+        "ends": rng.choice([2, 31, 32, 33, 61, 62], shape),
+    }
+    kind = _pick(rng, ["narrow", "wide", "wide", "halves", "ends", "mixed"])
+    if kind != "mixed":
+        return kinds[kind].astype(S32), np.clip(shifts[kind], 2, 62).astype(S32)
+    which = rng.integers(0, 4, shape)
+    b, c = (np.choose(which, list(d.values())) for d in (kinds, shifts))
+    return b.astype(S32), np.clip(c, 2, 62).astype(S32)
+
+
+def _one_dyadic(rng: Rng, exponent: int) -> tuple[int, int]:
+    b, c = _dyadics(rng, (1,), exponent)
+    return int(b[0]), int(c[0])
+
+
+def _output(rng: Rng, dtypes: tuple[Any, ...]) -> dict[str, int]:
+    dtype = _pick(rng, dtypes)
+    low, high = FULL[dtype]
+    if rng.random() < 0.3:
+        low, high = sorted(int(v) for v in integers(rng, dtype, (2,)))
+    return output(dtype, low, high, _zero_point(rng, dtype))
+
+
+def _dtype(code: int) -> Any:
+    return next(dtype for dtype, own in CODES.items() if own == code)
+
+
+# --- products ---
+
+
+def _product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
+    a: dict[str, Any] = {"x_zero_point": int(_pick(rng, [0, 255, 128, rng.integers(0, 256)])), "layout": packing.K4N16}
+    make = {"GemmPacked": _gemm, "DepthwiseNhwc": _depthwise}.get(base, _conv)
+    w, packed, x_of, shape_of = make(base, a, rng)
+    a["w_shape"] = list(w.shape)
+    constants = {1: packed, 2: _bias(rng, w, base, a["x_zero_point"])}
+    if epilogue == "Accumulate":
+        return Node(op, a, constants, lambda r: {0: x_of(r)})
+    channels = constants[2].size
+    b, c = _dyadics(rng, (channels if rng.random() < 0.7 else 1,), int(rng.integers(-18, -5)))
+    constants |= {3: b, 4: c}
+    small = (U8, S8) if "Table" in epilogue else (U8, S8, S16)
+    dtypes = (U8, S8, S16) if "Add" in epilogue else small if "Table" in epilogue else (U8, U8, S8, S16, S32)
+    a |= _output(rng, dtypes)
+    last, r = _dtype(a["dtype"]), None
+    if "Add" in epilogue:
+        r = _pick(rng, [U8, S8, S16])
+        a |= _add_stage(rng, r, small)
+        last = _dtype(a["add_dtype"])
+    if "Table" in epilogue:
+        last = _pick(rng, [U8, S8, S16])
+        constants[len(constants) + 1 + (r is not None)] = integers(rng, last, (256,))
+        a["table_dtype"] = CODES[last]
+    if "Requantize" in epilogue:
+        q_b, q_c = _dyadics(rng, (1,), int(rng.integers(-10, 2)))
+        first = len(constants) + 1 + (r is not None)
+        constants |= {first: q_b.reshape(()) if rng.random() < 0.5 else q_b, first + 1: q_c}
+        a |= {f"q_{k}": v for k, v in _output(rng, (U8, S8, S16, S32)).items()}
+        a["q_x_zero_point"] = _zero_point(rng, last)
+
+    def sized(again: Rng) -> dict[int, Array]:
+        x = x_of(again)
+        return {0: x} if r is None else {0: x, 5: integers(again, r, (*shape_of(x), channels))}
+
+    return Node(op, a, constants, sized)
+
+
+def _add_stage(rng: Rng, r: Any, dtypes: tuple[Any, ...]) -> dict[str, int]:
+    exponent = int(rng.integers(-10, 2))
+    x_multiplier, shift = _one_dyadic(rng, exponent)
+    own = {"y_zero_point": _zero_point(rng, r), "x_multiplier": x_multiplier, "shift": shift}
+    own |= {"y_multiplier": _one_dyadic(rng, exponent)[0]}
+    return {f"add_{k}": v for k, v in (own | _output(rng, dtypes)).items()}
+
+
+def _bias(rng: Rng, w: Array, base: str, x_zero_point: int) -> Array:
+    """As in networks, or as large as int32 sums allow."""
+    reduced = (0,) if base == "GemmPacked" else (1, 2, 3)
+    most = 2**31 - 1 - np.abs(w.astype(np.int64)).sum(reduced) * max(x_zero_point, 255 - x_zero_point)
+    small = rng.integers(-(2**16), 2**16, most.shape)
+    chosen = np.where(rng.random(most.shape) < (0.5 if rng.random() < 0.2 else 0), most, small)
+    return np.asarray(chosen * rng.choice([-1, 1], most.shape), S32)
+
+
+def _weights(rng: Rng, shape: tuple[int, ...]) -> Array:
+    low, high = _pick(rng, [(-128, 128), (-64, 65), (-1, 2), (-128, -126), (127, 128)])
+    return np.asarray(rng.integers(low, high, shape), S8)
+
+
+def _gemm(base: str, a: dict[str, Any], rng: Rng) -> Any:
+    k, n = int(rng.integers(1, 300)), int(_pick(rng, [rng.integers(1, 80), 16, 64, 250]))
+    w = _weights(rng, (k, n))
+
+    rank = int(rng.integers(0, 4))
+
+    def x_of(again: Rng) -> Array:
+        return integers(again, U8, (*(int(v) for v in again.integers(1, 7, rank)), k))
+
+    return w, packing.pack_gemm(w), x_of, lambda x: x.shape[:-1]
+
+
+def _conv(base: str, a: dict[str, Any], rng: Rng) -> Any:
+    winograd = rng.random() < 0.2
+    group = 1 if winograd else int(_pick(rng, [1, 1, 1, 2, 3]))
+    inner = int(16 * rng.integers(1, 3)) if winograd else int(_pick(rng, [3, 4, 16, rng.integers(1, 30)]))
+    out = int(_pick(rng, [16, 32, rng.integers(1, 50)]))
+    kernel = [3, 3] if winograd else [int(v) for v in rng.integers(1, 5, 2)]
+    _window(a, rng, group, kernel, plain=winograd)
+    w = _weights(rng, (group * out, inner, *kernel))
+    nchw = base == "ConvFromNchw"
+    return w, packing.pack_conv(w, group), _images(a, kernel, group * inner, nchw), _positions(a, kernel, nchw)
+
+
+def _depthwise(base: str, a: dict[str, Any], rng: Rng) -> Any:
+    channels = int(_pick(rng, [16, 32, 96, rng.integers(1, 70)]))
+    kernel = [int(v) for v in rng.integers(1, 6, 2)]
+    _window(a, rng, channels, kernel, plain=rng.random() < 0.3)
+    a["layout"] = packing.TAPS
+    w = _weights(rng, (channels, 1, *kernel))
+    return w, packing.pack_taps(w), _images(a, kernel, channels, False), _positions(a, kernel, False)
+
+
+def _window(a: dict[str, Any], rng: Rng, group: int, kernel: list[int], plain: bool) -> None:
+    """Uneven pads, now and then beyond the kernel, so that windows see nothing but padding."""
+    beyond = 2 if rng.random() < 0.2 else 0
+    pads = [int(rng.integers(0, kernel[i % 2] + beyond)) for i in range(4)]
+    strides, dilations = ([1, 1], [1, 1]) if plain else [rng.integers(1, n, 2).tolist() for n in (4, 3)]
+    a |= {"strides": strides, "pads": pads, "dilations": dilations, "group": group}
+
+
+def _reach(a: dict[str, Any], kernel: list[int]) -> list[int]:
+    return [(k - 1) * d + 1 for k, d in zip(kernel, a["dilations"], strict=True)]
+
+
+def _images(a: dict[str, Any], kernel: list[int], channels: int, nchw: bool) -> Callable[[Rng], Array]:
+    def draw(rng: Rng) -> Array:
+        least = [max(1, n - a["pads"][i] - a["pads"][i + 2]) for i, n in enumerate(_reach(a, kernel))]
+        size = [n + int(rng.integers(0, 9)) for n in least]
+        batch = int(_pick(rng, [1, 1, 2, 3]))
+        return integers(rng, U8, (batch, channels, *size) if nchw else (batch, *size, channels))
+
+    return draw
+
+
+def _positions(a: dict[str, Any], kernel: list[int], nchw: bool) -> Callable[[Array], tuple[int, ...]]:
+    def shape(x: Array) -> tuple[int, ...]:
+        sizes = x.shape[2:] if nchw else x.shape[1:3]
+        reach = _reach(a, kernel)
+        found = [(sizes[i] + a["pads"][i] + a["pads"][i + 2] - reach[i]) // a["strides"][i] + 1 for i in range(2)]
+        return (x.shape[0], *found)
+
+    return shape
+
+
+# --- elementwise, pooling ---
+
+_LONG = [1, 3, 15, 16, 17, 40, 64, 300]
+
+
+def _shapes(rng: Rng) -> Callable[[Rng], tuple[int, ...]]:
+    """[2, 3, h, n] for one n; only h changes."""
+    n = int(_pick(rng, _LONG))
+    return lambda again: (2, 3, int(again.integers(1, 6)), n)
+
+
+def _part(rng: Rng, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What broadcasts with it and does not depend on h."""
+    return _pick(rng, [(), (1,), (shape[-1],), (3, 1, 1), (2, 1, 1, 1), (3, 1, shape[-1])])
+
+
+def _requantize(rng: Rng) -> Node:
+    dtype, shape = _pick(rng, [U8, S8, S16, S32]), _shapes(rng)
+    some = shape(rng)
+    b = _dyadics(rng, _part(rng, some), int(rng.integers(-12, 2)))[0]
+    c = _dyadics(rng, _part(rng, some), int(rng.integers(-12, 2)))[1]
+    a = {"x_zero_point": _zero_point(rng, dtype), **_output(rng, (U8, S8, S16, S32))}
+    return Node("Requantize", a, {1: b, 2: c}, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _add(rng: Rng) -> Node:
+    left, right, shape = _pick(rng, [U8, S8, S16]), _pick(rng, [U8, S8, S16]), _shapes(rng)
+    whole, part = bool(rng.integers(2)), _part(rng, shape(rng))
+    b, c = _one_dyadic(rng, int(rng.integers(-10, 2)))
+    a = {"x_zero_point": _zero_point(rng, left), "y_zero_point": _zero_point(rng, right), "x_multiplier": b, "shift": c}
+    a |= {"y_multiplier": _one_dyadic(rng, 0)[0], **_output(rng, (U8, S8, S16, S32))}
+
+    def sized(again: Rng) -> dict[int, Array]:
+        own = shape(again)
+        return {0: integers(again, left, own), 1: integers(again, right, own if whole else part)}
+
+    return Node("Add", a, {}, sized)
+
+
+def _mul(rng: Rng) -> Node:
+    left, right, shape = _pick(rng, [U8, S8, S16]), _pick(rng, [U8, S8]), _shapes(rng)
+    part = _part(rng, shape(rng))
+    b, c = _one_dyadic(rng, int(rng.integers(-16, 2)))
+    a = {"x_zero_point": _zero_point(rng, left), "y_zero_point": _zero_point(rng, right), "multiplier": b, "shift": c}
+    a |= _output(rng, (U8, S8, S16, S32))
+    return Node("Mul", a, {}, lambda r: {0: integers(r, left, shape(r)), 1: integers(r, right, part)})
+
+
+def _affine(rng: Rng) -> Node:
+    dtype, shape = _pick(rng, [U8, S8, S16]), _shapes(rng)
+    some = shape(rng)
+    most = int(_pick(rng, [3, 2**10, 2**13]))
+    w = rng.integers(-most, most, _part(rng, some)).astype(S32)
+    bias = rng.integers(-(2**30), 2**30, _part(rng, some)).astype(S32) >> int(rng.integers(0, 25))
+    b = _dyadics(rng, _part(rng, some), int(rng.integers(-20, 0)))[0]
+    c = _dyadics(rng, _part(rng, some), int(rng.integers(-20, 0)))[1]
+    a = {"x_zero_point": _zero_point(rng, dtype), **_output(rng, (U8, S8, S16, S32))}
+    return Node("Affine", a, {1: w, 2: bias, 3: b, 4: c}, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _table(rng: Rng) -> Node:
+    dtype, entries, shape = _pick(rng, [U8, S8]), _pick(rng, [U8, S8, S16]), _shapes(rng)
+    return Node("Table", {}, {1: integers(rng, entries, (256,))}, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _reduce_mean(rng: Rng) -> Node:
+    dtype, shape = _pick(rng, [U8, S8, S16]), _shapes(rng)
+    axes = sorted(int(i) for i in rng.choice(4, int(rng.integers(1, 5)), replace=False))
+    b, c = _one_dyadic(rng, int(rng.integers(-16, -2)))
+    a = {"x_zero_point": _zero_point(rng, dtype), "keepdims": int(rng.integers(2)), "multiplier": b, "shift": c}
+    a |= _output(rng, (U8, S8, S16, S32))
+    return Node("ReduceMean", a, {1: np.array(axes, np.int64)}, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _lerp(rng: Rng) -> Node:
+    dtype, shape, axis = _pick(rng, [U8, S8, S16]), _shapes(rng), int(_pick(rng, [0, 1, 3]))
+    size, length = shape(rng)[axis], int(rng.integers(1, 9))
+    i0, i1 = rng.integers(-size, size, (2, length))
+    w1 = rng.integers(0, 2**10 + 1, _pick(rng, [(), (length, *[1] * (3 - axis))])).astype(S32)
+    a = {"x_zero_point": _zero_point(rng, dtype), "axis": axis if rng.random() < 0.5 else axis - 4}
+    constants = {1: i0, 2: i1, 3: np.asarray(2**10 - w1, S32), 4: w1}
+    return Node("Lerp", a, constants, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _max_pool(rng: Rng) -> Node:
+    dtype, channels = _pick(rng, [U8, S8]), int(_pick(rng, [*_LONG, 8, 32, 33]))
+    kernel, strides, dilations = (rng.integers(1, high, 2).tolist() for high in (5, 4, 3))
+    pads = [int(rng.integers(0, kernel[i % 2])) for i in range(4)]
+    a = {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations}
+    a["ceil_mode"] = int(rng.integers(2))
+
+    def sized(again: Rng) -> dict[int, Array]:
+        size = [n + int(again.integers(0, 9)) for n in _reach(a, kernel)]
+        return {0: integers(again, dtype, (int(again.integers(1, 3)), *size, channels))}
+
+    return Node("MaxPoolNhwc", a, {}, sized)
+
+
+ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
+    "Add": _add,
+    "Affine": _affine,
+    "Lerp": _lerp,
+    "MaxPoolNhwc": _max_pool,
+    "Mul": _mul,
+    "ReduceMean": _reduce_mean,
+    "Requantize": _requantize,
+    "Table": _table,
+}
+KERNEL_NAMES = [*ELEMENTWISE, *PRODUCT_NAMES]
+"""Every operator that the kernel library registers."""

@@ -1,0 +1,95 @@
+"""Products with every epilogue through ONNX Runtime equal the Python reference of their operator, bit for bit.
+
+The tests here run with the instruction set of this process; the last one runs them again with each of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import operator_checks
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import one_node, open_session, run_session
+from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, Node, random_node
+
+from mulshift import kernels
+from mulshift.ir import OPERATORS, Array
+
+seeds = st.integers(0, 2**32 - 1)
+TIMES = 3
+"""Sizes that one session is fed, one after the other."""
+
+
+def _expected(node: Node, fed: dict[int, Array]) -> tuple[Array, ...]:
+    return OPERATORS[node.op].run(node.attributes, *node.inputs(fed))
+
+
+def check_node(node: Node, rng: np.random.Generator, threads: int, library: str = "") -> None:
+    """One session, fed several sizes in turn; every output is the reference's."""
+    feeds = [node.sized(rng) for _ in range(TIMES)]
+    expected = [_expected(node, fed) for fed in feeds]
+    dtypes = [y.dtype for y in expected[0]]
+    model = one_node(node.op, node.inputs(feeds[0]), node.attributes, dtypes, node.fed, dynamic=True)
+    session = open_session(model, threads, library)
+    for fed, wanted in zip(feeds, expected, strict=True):
+        for got, y in zip(run_session(session, {f"i{k}": v for k, v in fed.items()}), wanted, strict=True):
+            assert (got.dtype, got.shape) == (y.dtype, y.shape)
+            assert np.array_equal(got, y), f"{node.op} {node.attributes}: {np.argwhere(got != y)[:3].tolist()}"
+
+
+def _check_seed(op: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    check_node(random_node(op, rng), rng, threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize("op", PRODUCT_NAMES)
+@settings(max_examples=6)
+@given(seeds)
+def test_products(op: str, seed: int) -> None:
+    _check_seed(op, seed)
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE)
+@settings(max_examples=6)
+@given(seeds)
+def test_elementwise_operators_of_any_size(op: str, seed: int) -> None:
+    _check_seed(op, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", KERNEL_NAMES)
+@settings(max_examples=150)
+@given(seeds)
+def test_often(op: str, seed: int) -> None:
+    _check_seed(op, seed)
+
+
+@pytest.mark.parametrize("op", PRODUCT_NAMES)
+@settings(max_examples=1)
+@given(seeds)
+def test_kernels_equal_the_bodies_on_stock_onnx_runtime(op: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    node = random_node(op, rng)
+    fed = node.sized(rng)
+    inputs = node.inputs(fed)
+    body = operator_checks.one_node(op, inputs, node.attributes, 21)
+    stock = ort.InferenceSession(ir.to_proto(body).SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = stock.run(None, {"i0": inputs[0]})
+    kernel = open_session(one_node(op, inputs, node.attributes, [y.dtype for y in wanted], node.fed))
+    for got, y in zip(kernel.run(None, {f"i{k}": v for k, v in fed.items()}), wanted, strict=True):
+        assert np.array_equal(got, y)
+
+
+@pytest.mark.skipif("MULSHIFT_ISA" in os.environ, reason="this process was told its instruction set")
+@pytest.mark.parametrize("name", kernels.instruction_sets()[1:])
+def test_every_other_instruction_set(name: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env={**os.environ, "MULSHIFT_ISA": name}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
