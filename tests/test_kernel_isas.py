@@ -57,13 +57,12 @@ class Program:
         return done.stdout.splitlines()
 
 
-def _isas() -> dict[str, Isa]:
-    text = re.sub(r"#.*", "", (KERNELS / "CMakeLists.txt").read_text(encoding="utf-8"))
-    rows = re.findall(r"add_isa\((MULSHIFT_\w+) (\S+)([^)]*)\)", text)
-    return {Path(source).stem: Isa(f"-D{define}", source, flags.split()) for define, source, flags in rows}
-
-
-ISAS = _isas()
+CMAKE = re.sub(r"#.*", "", (KERNELS / "CMakeLists.txt").read_text(encoding="utf-8"))
+ISAS = {
+    Path(source).stem: Isa(f"-D{define}", source, flags.split())
+    for define, source, flags in re.findall(r"add_isa\((MULSHIFT_\w+) (\S+)([^)]*)\)", CMAKE)
+}
+COMMON = [KERNELS / source for source in re.findall(r"^  (src/\S+\.cpp)", CMAKE, re.MULTILINE) if "/ort/" not in source]
 
 
 def _build(folder: Path, compiler: str, isas: dict[str, list[str]], flags: list[str], link: list[str]) -> Path:
@@ -71,7 +70,7 @@ def _build(folder: Path, compiler: str, isas: dict[str, list[str]], flags: list[
     defines = [ISAS[name].define for name in isas]
     if any(EMULATED[0] in own for own in isas.values()):
         defines.append(EMULATED[0])
-    plain = [*KERNELS.glob("src/*.cpp"), KERNELS / "src/isa/portable.cpp", *KERNELS.glob("tests/*.cpp")]
+    plain = [*COMMON, *KERNELS.glob("tests/*.cpp")]
     sources = {KERNELS / ISAS[name].source: own for name, own in isas.items()} | dict.fromkeys(plain, flags)
 
     def compile_one(source: Path) -> str:

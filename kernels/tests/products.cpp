@@ -277,8 +277,9 @@ void winograd() {
   c.spec.window.h = c.spec.window.w = 3;
   draw_pads(&c.spec.window, one_in(6));
   draw_image(&c, one_in(3) ? 25 : 9);
-  c.spec.channels = 16 * size(1, 4);
-  c.spec.outputs = one_in(2) ? 16 * size(1, 4) : size(1, 70);
+  const bool large = one_in(8);  // weights that are transformed in the call
+  c.spec.channels = 16 * (large ? size(4, 8) : size(1, 4));
+  c.spec.outputs = large ? size(129, 200) : one_in(2) ? 16 * size(1, 4) : size(1, 70);
   run(&c);
 }
 
