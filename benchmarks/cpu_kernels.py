@@ -130,7 +130,8 @@ def print_head() -> None:
     print("\nmilliseconds, and below them how many times as fast ours is")
     if not vnni():
         print(
-            "(no VNNI here: sums of ort int8 and openvino int8 may saturate; those of ours and litert int8 are exact)"
+            "(no VNNI here: sums of ort int8 and openvino int8 may saturate; those of ours and litert int8 are exact.\n"
+            " Ours has the weights of its recipes ...-reduce-range, within +-64)"
         )
     print(" " * NAME_WIDTH + "".join(f"{name:>15}" for name in CONFIGURATIONS), flush=True)
 
