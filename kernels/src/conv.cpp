@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "isa.h"
+#include "queue.h"
 
 namespace mulshift {
 
@@ -30,6 +31,19 @@ ColumnSums sums(const void* data, size_t group, size_t n) {
     }
   }
   return found;
+}
+
+// Whether the packed weights are zero beyond k, where a block of activations holds leftovers.
+bool is_padded_with_zeros(const ConvSpec& spec) {
+  const size_t rest = spec.depth() % 4;
+  for (size_t n = 0; rest && n < spec.outputs; ++n) {
+    const size_t per_group = spec.outputs / spec.groups;
+    const int8_t* last = column(spec, n / per_group, n % per_group) + (spec.k4() - 1) * 4 * kPanel;
+    for (size_t i = rest; i < 4; ++i) {
+      if (last[i]) return false;
+    }
+  }
+  return true;
 }
 
 // Whether no two weights that vpmaddubsw adds can leave 16 bits: 255 * 128 <= 32767 on either side.
@@ -206,39 +220,35 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-void run_task(void* data, size_t task) {
-  Job& job = *static_cast<Job*>(data);
+// A task's weights as `multiply` reads them; null if there is no memory. `prepared` says which the scratch holds.
+const void* find_weights(const Job& job, size_t group, size_t first, size_t last, size_t which, size_t* prepared) {
+  const size_t bytes = job.spec.k4() * kPanel * 4;
+  const int8_t* packed = job.spec.packed + (group * job.columns.panels() + first) * bytes;
+  if (!job.dense.expand) return packed;
+  void* room = scratch.b.reserve((last - first) * bytes * job.dense.expanded_bytes);
+  if (room && *prepared != which) job.dense.expand(packed, job.spec.k4(), last - first, room);
+  *prepared = which;
+  return room;
+}
+
+// Tasks of the same weights follow each other.
+bool run_task(const Job& job, size_t task, size_t* prepared) {
   const ConvSpec& spec = job.spec;
   const Dense& dense = job.dense;
-  const size_t k4 = spec.k4(), panels = job.columns.panels();
-  const size_t row_block = task % job.row_blocks;
-  const size_t panel_block = task / job.row_blocks % job.panel_blocks;
-  const size_t group = task / job.row_blocks / job.panel_blocks;
+  const size_t k4 = spec.k4(), panels = job.columns.panels(), row_block = task % job.row_blocks;
+  const size_t which = task / job.row_blocks, panel_block = which % job.panel_blocks, group = which / job.panel_blocks;
   const size_t p0 = part(panels, job.panel_blocks, panel_block), p1 = part(panels, job.panel_blocks, panel_block + 1);
   const size_t m0 = part(job.rows, job.row_blocks, row_block), m1 = part(job.rows, job.row_blocks, row_block + 1);
-  if (p0 == p1 || m0 == m1) return;
+  if (p0 == p1 || m0 == m1) return true;
 
-  const int8_t* packed = spec.packed + (group * panels + p0) * k4 * kPanel * 4;
-  const void* b = packed;
-  if (dense.expand) {
-    void* room = scratch.b.reserve((p1 - p0) * k4 * kPanel * 4 * dense.expanded_bytes);
-    if (!room) {
-      job.failed = true;
-      return;
-    }
-    dense.expand(packed, k4, p1 - p0, room);
-    b = room;
-  }
+  const void* b = find_weights(job, group, p0, p1, which, prepared);
   const Stages stages = job.columns.of_group(job.stages, group);
   const size_t width = (p1 - p0) * kPanel, first_column = p0 * kPanel, stride = k4 * 4 * dense.element;
   const size_t columns = p1 == panels ? job.columns.per_group() - first_column : width;
   const size_t most = rows_at_once(dense, stride);
   char* block = scratch.a.array<char>(most * stride + kSlack * dense.element);
   int32_t* acc = scratch.acc.array<int32_t>(most * width);
-  if (!block || !acc) {
-    job.failed = true;
-    return;
-  }
+  if (!b || !block || !acc) return false;
   Product product = {};
   product.a_stride = stride;
   product.b_stride = k4 * kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
@@ -255,6 +265,14 @@ void run_task(void* data, size_t task) {
       load_block(job, group, first, product.rows, block, stride);
     }
     multiply_block(dense, product, b, k4, from_column(stages, first_column), epilogue, first, first_column, acc, width);
+  }
+  return true;
+}
+
+void work(Job& job, Queue& queue) {
+  size_t prepared = ~size_t{0};
+  for (size_t task; queue.take(&task);) {
+    if (!run_task(job, task, &prepared)) job.failed = true;
   }
 }
 
@@ -281,6 +299,7 @@ void cut(Job* job, int threads) {
 
 const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
+  if (!is_padded_with_zeros(spec)) return "w is not zero where it is padding";
   const DenseKernels& kernels = isa()->dense;
   dense_ = kernels.pair_safe.multiply && pair_safe(spec) ? &kernels.pair_safe : &kernels.any;
   if (Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
@@ -300,7 +319,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const Dense& dense = is_few ? few : *dense_;
   Job job = {spec_, dense, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
-  parallel.run(parallel.self, spec_.groups * job.panel_blocks * job.row_blocks, run_task, &job);
+  run_queue(parallel, spec_.groups * job.panel_blocks * job.row_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "isa.h"
+#include "queue.h"
 
 namespace mulshift {
 
@@ -39,7 +40,7 @@ struct Job {
   const int16_t* weights;
   void *y, *q;
   const void* r;
-  size_t out_h, out_w, blocks;  // a task takes one of `blocks` parts of an image's output rows
+  size_t out_h, out_w, row_blocks, panel_blocks;  // a task takes a part of an image's output rows and of its panels
   size_t width;                 // columns laid: padding, image, and what the last positions reach beyond
   std::atomic<bool> failed{false};
 };
@@ -124,23 +125,22 @@ class Laid {
   uint8_t* room_;
 };
 
-void run_task(void* data, size_t task) {
-  Job& job = *static_cast<Job*>(data);
+bool run_task(const Job& job, size_t task) {
   const Window& v = job.spec.window;
-  const size_t pairs = pairs_of(v), slots = Laid::slots(v), channels = job.spec.outputs, image = task / job.blocks;
+  const size_t pairs = pairs_of(v), slots = Laid::slots(v), channels = job.spec.outputs;
+  const size_t image = task / job.row_blocks / job.panel_blocks;
   int16_t* columns = scratch.columns.array<int16_t>(slots * job.width * kPairs);
   size_t* offsets = scratch.offsets.array<size_t>(pairs + slots);
   int32_t* acc = scratch.acc.array<int32_t>(job.out_w * kPanel);
   uint8_t* room = scratch.rows.array<uint8_t>(2 * job.image.w * kPanel + kPanel);
-  if (!columns || !offsets || !acc || !room) {
-    job.failed = true;
-    return;
-  }
+  if (!columns || !offsets || !acc || !room) return false;
   const uint8_t* x = job.x + image * job.image.h * job.image.w * channels;
   const Epilogue epilogue = {&job.stages, job.y, job.r, job.q, channels};
-  const size_t part = task % job.blocks;
-  const size_t first = job.out_h * part / job.blocks, last = job.out_h * (part + 1) / job.blocks;
-  for (size_t channel = 0; channel < channels; channel += kPanel) {
+  const size_t part = task / job.panel_blocks % job.row_blocks, panel_part = task % job.panel_blocks;
+  const size_t first = job.out_h * part / job.row_blocks, last = job.out_h * (part + 1) / job.row_blocks;
+  const size_t panels = (channels + kPanel - 1) / kPanel;
+  const size_t begin = panels * panel_part / job.panel_blocks, end = panels * (panel_part + 1) / job.panel_blocks;
+  for (size_t channel = begin * kPanel; channel < end * kPanel; channel += kPanel) {
     Laid laid(job, x, channel, columns, reinterpret_cast<ptrdiff_t*>(offsets + pairs), room);
     const int16_t* w = job.weights + channel / kPanel * pairs * kPairs;
     const size_t count = channels - channel < kPanel ? channels - channel : kPanel;
@@ -161,6 +161,13 @@ void run_task(void* data, size_t task) {
       isa()->depthwise.multiply(columns, offsets, pairs, v.stride_w * kPairs, job.out_w, w, here.bias, acc, kPanel);
       isa()->dense.finish(epilogue, acc, kPanel, job.out_w, row, channel, count);
     }
+  }
+  return true;
+}
+
+void work(Job& job, Queue& queue) {
+  for (size_t task; queue.take(&task);) {
+    if (!run_task(job, task)) job.failed = true;
   }
 }
 
@@ -192,10 +199,11 @@ const char* Depthwise::run(const Stages& stages, const Image& image, const uint8
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   if (!image.count || !out_h || !out_w || !spec_.outputs) return nullptr;
   const Stages prepared = columns_.of_group(stages, 0);
-  // Parts of an image: few enough rows for the cache, several tasks for each thread.
-  const size_t by_bytes = image.h * image.w * spec_.outputs / kInputBytes + 1;
-  const size_t by_threads = parallel.threads > 1 ? (static_cast<size_t>(parallel.threads) * 4 + image.count - 1) / image.count : 1;
-  const size_t most = (out_h + kLeastRows - 1) / kLeastRows, wanted = by_bytes > by_threads ? by_bytes : by_threads;
+  // Parts of an image: few enough rows for the cache, and panels for every thread.
+  const size_t wanted = parallel.threads > 1 ? static_cast<size_t>(parallel.threads) * 2 : 1;
+  const size_t by_bytes = image.h * image.w * spec_.outputs / kInputBytes + 1, most = (out_h + kLeastRows - 1) / kLeastRows;
+  const size_t row_blocks = by_bytes < most ? by_bytes : most, have = image.count * row_blocks;
+  const size_t parts = (wanted + have - 1) / have, panels = columns_.panels();
   const size_t reach = (out_w - 1) * v.stride_w + (v.w - 1) * v.dilation_w + 1, least = v.pad_left + image.w;
   Job job = {spec_,
              prepared,
@@ -207,9 +215,10 @@ const char* Depthwise::run(const Stages& stages, const Image& image, const uint8
              r,
              out_h,
              out_w,
-             wanted < most ? wanted : most,
+             row_blocks,
+             parts < panels ? parts : panels,
              reach > least ? reach : least};
-  parallel.run(parallel.self, image.count * job.blocks, run_task, &job);
+  run_queue(parallel, have * job.panel_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;
 }
 

@@ -5,6 +5,7 @@
 #include "conv.h"
 #include "epilogue.h"
 #include "isa.h"
+#include "queue.h"
 
 namespace mulshift {
 
@@ -110,8 +111,8 @@ void store_run(const Job& job, const Stages& stages, size_t panel, size_t first,
   }
 }
 
-void run_task(void* data, size_t task) {
-  Job& job = *static_cast<Job*>(data);
+// Tasks of the same block of tiles follow each other; `prepared` is the block whose transformed inputs the scratch holds.
+bool run_task(const Job& job, size_t task, size_t* prepared) {
   const size_t block = task / job.panel_blocks, part = task % job.panel_blocks, panels = job.columns.panels();
   const size_t first = block * job.at_once, last = first + job.at_once < job.tiles ? first + job.at_once : job.tiles;
   // The sixteen products lie a cache line more than their size apart: at a power of two they would share cache sets.
@@ -121,11 +122,11 @@ void run_task(void* data, size_t task) {
   int16_t* weights = scratch.weights.array<int16_t>(kProducts * weights_step);
   int32_t* sums = scratch.sums.array<int32_t>(kProducts * (job.at_once * kPanel + 16));
   int32_t* acc = scratch.acc.array<int32_t>(4 * job.at_once * kPanel);
-  if (!input || !weights || !sums || !acc) {
-    job.failed = true;
-    return;
+  if (!input || !weights || !sums || !acc) return false;
+  if (*prepared != block) {
+    for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
   }
-  for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
+  *prepared = block;
   const int32_t zero[kPanel] = {};
   Product product = {};
   product.a_stride = channels * sizeof(int16_t);
@@ -148,6 +149,14 @@ void run_task(void* data, size_t task) {
       store_run(job, stages, panel, t, to, first, sums, sums_step, acc);
       t = to;
     }
+  }
+  return true;
+}
+
+void work(Job& job, Queue& queue) {
+  size_t prepared = ~size_t{0};
+  for (size_t task; queue.take(&task);) {
+    if (!run_task(job, task, &prepared)) job.failed = true;
   }
 }
 
@@ -193,14 +202,15 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const size_t fit = kInputBytes / (kProducts * spec.channels * sizeof(int16_t));
   const size_t most = fit < kLeastTiles ? kLeastTiles : fit, blocks = divide_up(tiles, most);
   const size_t wanted = parallel.threads > 1 ? static_cast<size_t>(parallel.threads) * 2 : 1;
-  // First as many blocks of tiles as threads want, none too small; then parts of the panels.
-  const size_t by_threads = divide_up(tiles, kLeastTiles), finer = wanted < by_threads ? wanted : by_threads;
+  // Kept weights: more blocks of tiles. Others are transformed in each block: fewer blocks, each cut by its panels.
+  const size_t by_threads = kept_.data() ? divide_up(tiles, kLeastTiles) : 1;
+  const size_t finer = wanted < by_threads ? wanted : by_threads;
   const size_t at_once = divide_up(tiles, blocks > finer ? blocks : finer), made = divide_up(tiles, at_once);
   const size_t parts = divide_up(wanted, made), panels = columns.panels();
   Job job = {spec, columns, stages, image, x, static_cast<const uint8_t*>(outside_.data()),
              static_cast<const int16_t*>(kept_.data()), y, q, r, out_h, out_w,
              tiles_h, tiles_w, tiles, at_once, parts < panels ? parts : panels};
-  parallel.run(parallel.self, made * job.panel_blocks, run_task, &job);
+  run_queue(parallel, made * job.panel_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;
 }
 

@@ -134,6 +134,10 @@ class Product final : public Kernel {
     const Integers strides = node.integers_or("strides", 2, 1, 1, kMost), pads = node.integers_or("pads", 4, 0, 0, kMost);
     const Integers dilations = node.integers_or("dilations", 2, 1, 1, kMost);
     if (!node.ok()) return;
+    if (shape[1] * shape[2] > kMost || shape[1] * shape[2] * shape[3] > kMost) {
+      node.fail("attribute 'w_shape' has more weights an output than this library can count");
+      return;
+    }
     const auto size = [](int64_t n) { return static_cast<size_t>(n); };
     spec_.outputs = size(shape[0]);
     spec_.channels = size(shape[1]);
@@ -169,7 +173,7 @@ class Product final : public Kernel {
   void read_stages(Node& node, ColumnInputs* columns) {
     const Tensor b = node.constant(3, "b"), c = node.constant(4, "c");
     node.check_dyadic(b, c);
-    stages_.first = node.output();
+    stages_.first = read_output(node, "");
     if (!node.ok()) return;
     const size_t count = b.shape.count();
     if (count != c.shape.count() || (count != 1 && count != spec_.outputs)) {
@@ -179,7 +183,6 @@ class Product final : public Kernel {
     columns->b = b.as<int32_t>();
     columns->c = c.as<int32_t>();
     columns->one_ratio = count == 1;
-    if (stages_.first.type == Type::s32 && stages_.first.zero_point) node.fail("a 32-bit output takes zero point 0");
     Output last = stages_.first;
     size_t input = 5;
     if (chosen_ & add_stage) last = read_add(node, input++);
@@ -187,14 +190,26 @@ class Product final : public Kernel {
     if (chosen_ & again_stage) read_again(node, input, last);
   }
 
+  // Stages are added and clamped in 32 bits: a zero point is an element of its type, and 0 where that has 32 itself.
+  static Output read_output(Node& node, const char* prefix) {
+    const Output out = node.output(prefix);
+    const bool wide = out.type == Type::s32;
+    const int64_t low = wide ? 0 : lowest(out.type), high = wide ? 0 : highest(out.type);
+    if (node.ok() && (out.zero_point < low || out.zero_point > high)) {
+      node.fail("attribute '%szero_point' is %d, not from %d to %d", prefix, out.zero_point, static_cast<int>(low),
+                static_cast<int>(high));
+    }
+    return out;
+  }
+
   Output read_add(Node& node, size_t input) {
     add_.r_type = node.type(input);
     add_.t_zero_point = stages_.first.zero_point;
     add_.r_zero_point = node.zero_point("add_y_zero_point", add_.r_type);
-    add_.t_multiplier = node.multiplier("add_x_multiplier");
-    add_.r_multiplier = node.multiplier("add_y_multiplier");
+    add_.t_multiplier = node.s32("add_x_multiplier", -INT32_MAX);
+    add_.r_multiplier = node.s32("add_y_multiplier", -INT32_MAX);
     add_.shift = node.shift("add_shift");
-    add_.out = node.output("add_");
+    add_.out = read_output(node, "add_");
     if (!node.ok()) return add_.out;
     if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
     const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
@@ -206,19 +221,18 @@ class Product final : public Kernel {
 
   // Both sides are below 2^17 and the multipliers below 2^31, so the sum is far below 2^62.
   void choose_way(int64_t t, int64_t r) {
-    const int64_t sum = t * add_.t_multiplier + r * add_.r_multiplier;
+    const int64_t bt = magnitude(add_.t_multiplier), br = magnitude(add_.r_multiplier), sum = t * bt + r * br;
     add_.left = 0;
     add_.way = Way::low;
     if (add_.shift <= 31 && sum + (int64_t{1} << (add_.shift - 1)) <= INT32_MAX) return;
-    const int32_t larger = add_.t_multiplier > add_.r_multiplier ? add_.t_multiplier : add_.r_multiplier;
-    const int32_t wanted = add_.shift < 33 ? 33 - add_.shift : 0, room = room_of(larger);
+    const int32_t wanted = add_.shift < 33 ? 33 - add_.shift : 0, room = room_of(bt > br ? bt : br);
     const int32_t up = wanted < room ? wanted : room, left = wanted - up, shift = add_.shift + wanted - 32;
     add_.way = Way::any;
     if (left > room_of(t > r ? t : r) || shift > 31 || sum >= int64_t{1} << (62 - wanted)) return;
     add_.way = Way::high;
     add_.left = left;
-    add_.t_multiplier <<= up;
-    add_.r_multiplier <<= up;
+    add_.t_multiplier *= 1 << up;
+    add_.r_multiplier *= 1 << up;
     add_.shift = shift;
   }
 
@@ -235,8 +249,12 @@ class Product final : public Kernel {
     const Tensor b = node.constant(input, "q_b"), c = node.constant(input + 1, "q_c");
     node.check_dyadic(b, c);
     again_.x_zero_point = node.zero_point("q_x_zero_point", last.type);
-    again_.out = node.output("q_");
+    again_.out = read_output(node, "q_");
     if (!node.ok()) return;
+    if (last.type == Type::s32 && again_.x_zero_point) {
+      node.fail("attribute 'q_x_zero_point' of a 32-bit value is %d, not 0", again_.x_zero_point);
+      return;
+    }
     if (b.shape.count() != 1 || c.shape.count() != 1) {
       node.fail("q_b and q_c must have one element");
       return;
@@ -245,6 +263,8 @@ class Product final : public Kernel {
     again_.ratio = find_ratio(most, *b.as<int32_t>(), *c.as<int32_t>());
     stages_.again = &again_;
   }
+
+  static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
 
   static int64_t farthest(int64_t low, int64_t high, int64_t zero_point) {
     const int64_t below = zero_point - low, above = high - zero_point;
