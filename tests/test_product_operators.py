@@ -16,11 +16,13 @@ import operator_checks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import one_node, open_session, run_session
+from kernel_checks import NAME, U8, one_node, open_session, run_session
+from malformed_nodes import Draft, draft, malformed
 from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, Node, random_node
 
 from mulshift import kernels
 from mulshift.ir import OPERATORS, Array
+from mulshift.ir.operators.packed import PRODUCTS
 
 seeds = st.integers(0, 2**32 - 1)
 TIMES = 3
@@ -85,6 +87,35 @@ def test_kernels_equal_the_bodies_on_stock_onnx_runtime(op: str, seed: int) -> N
     kernel = open_session(one_node(op, inputs, node.attributes, [y.dtype for y in wanted], node.fed))
     for got, y in zip(kernel.run(None, {f"i{k}": v for k, v in fed.items()}), wanted, strict=True):
         assert np.array_equal(got, y)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [pytest.param(d, s, id=t) for t, d, s in malformed()])
+def test_a_malformed_node_is_named_and_the_next_session_works(wrong: Draft, said: str) -> None:
+    with pytest.raises(Exception, match=NAME) as caught:
+        open_session(wrong.model()).run(None, wrong.feeds())
+    assert said in str(caught.value)
+    _run_good()
+
+
+def _run_good() -> None:
+    good = draft("ConvNhwc")
+    wanted = OPERATORS[good.op].run(good.attributes, *good.inputs)
+    got = open_session(good.model()).run(None, good.feeds())
+    assert all(np.array_equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("base", PRODUCTS)
+def test_a_session_that_was_fed_a_wrong_shape_goes_on(base: str) -> None:
+    d = draft(base)
+    session = open_session(one_node(d.op, d.inputs, d.attributes, d.outputs, d.fed, dynamic=True))
+    wrong = d.feeds()
+    wrong["i5"] = np.zeros(np.add(wrong["i5"].shape, 1), U8)
+    wanted = OPERATORS[d.op].run(d.attributes, *d.inputs)
+    for _ in range(2):
+        with pytest.raises(Exception, match=NAME):
+            session.run(None, wrong)
+        for got, y in zip(session.run(None, d.feeds()), wanted, strict=True):
+            assert np.array_equal(got, y)
 
 
 @pytest.mark.skipif("MULSHIFT_ISA" in os.environ, reason="this process was told its instruction set")
