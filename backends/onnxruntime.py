@@ -15,6 +15,7 @@ from mulshift.backends.inlining import inline
 from mulshift.backends.qdq import freeze
 from mulshift.ir import ModelError, Target, attach, origin, set_origin
 from mulshift.passes.fuse_kernels import FuseKernels
+from mulshift.passes.order_channels import OrderChannels
 
 _OLD_IR_VERSION, _OLD_OPSET = 10, 22
 """What ONNX Runtime 1.21 reads, the oldest that runs our artifacts; newer opsets need a newer runtime anyway."""
@@ -40,6 +41,7 @@ def lower(model: ir.Model, target: Target) -> Artifact:
 
 
 def _integer(model: ir.Model) -> ir.Model:
+    OrderChannels()(model)
     FuseKernels()(model)
     attach(model)
     return model

@@ -59,7 +59,7 @@ def verify_integer(artifact: Artifact, specification: ir.Model, samples: Iterabl
     """Compare the integer or portable form with the specification in Python arithmetic.
 
     All integer tensors that the artifact has are exposed as outputs, in groups of at most GROUP_BYTES; one that is laid
-    out channels last is compared with the tensor that it stands for. Then the plain model's outputs are compared.
+    out in another way is compared with the tensor that it stands for. Then the plain model's outputs are compared.
     Both are done on stock ONNX Runtime, which runs the bodies, and with the kernel library where it is built.
     Float operators (islands) may differ in the last bit between runtimes, so where a float result becomes
     an integer the specification's integers are fed to both sides.
@@ -128,28 +128,21 @@ def _without_islands(model: ir.Model, cut: set[str]) -> ir.Model:
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor of the specification as a value of the artifact."""
+    """A tensor of the specification, by name, as a value of the artifact."""
 
     name: str
     value: ir.Value
-    same_layout: bool
-
-    def plain(self, array: Array) -> Array:
-        """The artifact's numbers in the specification's layout."""
-        return array if self.same_layout else plain_array(self.value, array)
 
 
 def _views(artifact: ir.Model, specification: ir.Model) -> list[_View]:
     """What can be compared, in the artifact's order. Raises VerificationError."""
-    known = {v.name for node in specification.graph for v in node.outputs if v.name}
+    known = {str(v.name) for node in specification.graph for v in node.outputs if v.name}
     views: list[_View] = []
     for node in artifact.graph:
         for value in node.outputs:
-            name = stands_for(value)
-            if value.name in known:
-                views.append(_View(str(value.name), value, same_layout=True))
-            elif name in known:
-                views.append(_View(name, value, same_layout=False))
+            name = next((name for name in (str(value.name), stands_for(value)) if name in known), None)
+            if name is not None:
+                views.append(_View(name, value))
             elif value.name and node.domain == DOMAIN:
                 raise VerificationError(describe(node), f"'{value.name}' stands for no tensor of the specification")
     return views
@@ -174,7 +167,7 @@ class _Group:
             wanted = {i.name for i in runner.get_inputs()}
             arrays = runner.run(names, {k: v for k, v in feeds.items() if k in wanted})
             for view, array in zip(self.views, arrays, strict=True):
-                made.setdefault(view.name, []).append((where, view.plain(array)))
+                made.setdefault(view.name, []).append((where, plain_array(view.value, array)))
         return made
 
 
@@ -239,7 +232,7 @@ def _compare(interpreter: Interpreter, feeds: Feeds, got: _Got, elements: Counte
         if node is None:
             return
         for where, other in got.pop(str(value.name), []):
-            difference = first_difference(tensor.numpy(), other)
+            difference = first_difference(plain_array(value, tensor.numpy()), other)
             if difference is not None:
                 raise VerificationError(describe(node), f"in '{value.name}' {difference} {where}")
             elements[where] += other.size

@@ -13,6 +13,7 @@ from mulshift.passes.fuse import Fuse
 from mulshift.passes.fuse_kernels import FuseKernels
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
+from mulshift.passes.order_channels import OrderChannels
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.to_integer import ToInteger
 
@@ -28,6 +29,7 @@ PASSES: dict[str, type[Pass]] = {
     "round-weights": RoundWeights,
     "correct-bias": CorrectBias,
     "to-integer": ToInteger,
+    "order-channels": OrderChannels,
     "fuse-kernels": FuseKernels,
 }
 
