@@ -1,0 +1,66 @@
+"""reduce_range: weights whose neighbours' products vpmaddubsw adds in 16 bits stay within +-64, through every pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from float_graphs import graph, random
+
+from mulshift.ir import Array, Feeds, constant
+from mulshift.passes.calibrate import Calibrate
+from mulshift.passes.insert_fake_quant import InsertFakeQuant
+from mulshift.passes.narrow_scales import NarrowScales
+from mulshift.passes.round_weights import RoundWeights
+from mulshift.passes.to_integer import ToInteger
+
+NET = """
+g (float[N, 8, 6, 6] x) => (float[N, 5] y)
+{
+  a = Conv <strides = [2, 2]> (x, w1)
+  b = Relu (a)
+  c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+  d = Conv <group = 8> (c, w3)
+  p = GlobalAveragePool (d)
+  f = Flatten (p)
+  y = Gemm (f, w4)
+}
+"""
+WEIGHTS = {
+    "w1": random((8, 8, 2, 2), 1),
+    "w2": random((8, 8, 3, 3), 2),
+    "w3": random((8, 1, 2, 2), 3),
+    "w4": random((8, 5), 4),
+}
+
+
+def integers(reduce_range: bool) -> dict[str, Array]:
+    """The weights of the integer graph by the name of the float ones."""
+    m = graph(NET, WEIGHTS)
+    data: list[Feeds] = [{"x": random((4, 8, 6, 6), k)} for k in range(3)]
+    steps = [
+        Calibrate(samples=data),
+        InsertFakeQuant(reduce_range=reduce_range),
+        NarrowScales(),
+        RoundWeights(samples=data),
+        ToInteger(),
+    ]
+    for step in steps:
+        step(m)
+    found = [constant(n.inputs[1]) for n in m.graph if n.op_type in ("Conv", "Gemm", "GemmAccumulate")]
+    return dict(zip(WEIGHTS, (w for w in found if w is not None), strict=True))
+
+
+def test_products_stay_within_64() -> None:
+    w = integers(reduce_range=True)
+    for name in ("w1", "w4"):
+        assert 60 < int(np.abs(w[name].astype(int)).max()) <= 64, name
+
+
+@pytest.mark.parametrize("name", ["w2", "w3"])
+def test_winograd_and_depthwise_keep_eight_bits(name: str) -> None:
+    assert int(np.abs(integers(reduce_range=True)[name].astype(int)).max()) > 100
+
+
+def test_without_it_all_keep_eight_bits() -> None:
+    for name, w in integers(reduce_range=False).items():
+        assert int(np.abs(w.astype(int)).max()) > 100, name
