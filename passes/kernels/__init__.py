@@ -1,1 +1,1 @@
-"""What `fuse-kernels` is made of: channels-last twins, packed products, epilogues."""
+"""What `order-channels` (spaces, pairing) and `fuse-kernels` (twins, packed products, epilogues) are made of."""
