@@ -132,7 +132,7 @@ EVERY: dict[str, tuple[Change, str]] = {
     "an unknown type": (_set(dtype=1), "dtype"),
     "a type of 64 bits": (_set(q_dtype=7), ""),
     "a shift of 1": (_set(add_shift=1), "'add_shift' is 1"),
-    "a negative multiplier": (_set(add_x_multiplier=-5), "'add_x_multiplier' is -5"),
+    "a multiplier below int32": (_set(add_x_multiplier=-(2**31)), "'add_x_multiplier' is -2147483648"),
     "a multiplier beyond int32": (_set(add_y_multiplier=2**31), "'add_y_multiplier' is 2147483648"),
     "r of another shape": (_put("r", lambda x: x[..., :-1]), "r must have the shape of the output"),
     "r of another rank": (_put("r", lambda x: x.reshape(-1)), "r must have the shape of the output"),

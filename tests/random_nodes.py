@@ -153,6 +153,7 @@ def _add_stage(rng: Rng, r: Any, dtypes: tuple[Any, ...]) -> dict[str, int]:
     x_multiplier, shift = _one_dyadic(rng, exponent)
     own = {"y_zero_point": _zero_point(rng, r), "x_multiplier": x_multiplier, "shift": shift}
     own |= {"y_multiplier": _one_dyadic(rng, exponent)[0]}
+    own |= {k: own[k] * int(_pick(rng, [1, 1, -1])) for k in ("x_multiplier", "y_multiplier")}
     return {f"add_{k}": v for k, v in (own | _output(rng, dtypes)).items()}
 
 
@@ -266,6 +267,7 @@ def _add(rng: Rng) -> Node:
     b, c = _one_dyadic(rng, int(rng.integers(-10, 2)))
     a = {"x_zero_point": _zero_point(rng, left), "y_zero_point": _zero_point(rng, right), "x_multiplier": b, "shift": c}
     a |= {"y_multiplier": _one_dyadic(rng, 0)[0], **_output(rng, (U8, S8, S16, S32))}
+    a |= {k: a[k] * int(_pick(rng, [1, 1, -1])) for k in ("x_multiplier", "y_multiplier")}
 
     def sized(again: Rng) -> dict[int, Array]:
         own = shape(again)

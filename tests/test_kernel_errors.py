@@ -46,7 +46,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Requantize", [np.zeros((1,) * 9, U8), ONE, TWO], REQUANTIZE, "x has more than 8 axes"),
     ("Add", [X, np.zeros((2, 4), U8)], ADD, "do not broadcast"),
     ("Add", [X, X], ADD | {"shift": 1}, "'shift' is 1, not from 2 to 62"),
-    ("Add", [X, X], ADD | {"x_multiplier": -1}, "'x_multiplier' is -1"),
+    ("Add", [X, X], ADD | {"x_multiplier": -(2**31)}, "'x_multiplier' is -2147483648"),
     ("Add", [X, X.astype(S8)], ADD | {"y_zero_point": 128}, "'y_zero_point' is 128, not from -128 to 127"),
     ("Mul", [X, X], MUL | {"multiplier": 2**31}, "'multiplier' is 2147483648"),
     ("Affine", [X, ONE, ONE, ONE, S32([0])], REQUANTIZE, "a shift c is not from 2 to 62"),

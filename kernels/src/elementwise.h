@@ -6,9 +6,10 @@
 //   Affine      acc = (x - zx) * w + bias, then the same
 //
 // Rounding   half up, once.
-// Ranges     x, y: u8, s8, s16, or s32 for Requantize; |x - zx| and acc fit int32; b, c as in requantize.h.
-// way        of rescale.h, for every element; `left`, b and c are what it takes. Way::low and Way::high need |z| <
-// 2^30. Layouts    Rows: every operand row-major or repeated, y row-major.
+// Ranges     x, y: u8, s8, s16, or s32 for Requantize; |x - zx| and acc fit int32; b (of Add: |bx|, |by|), c as in
+//            requantize.h.
+// way        of rescale.h, for every element; `left`, b and c are what it takes. Way::low and Way::high need |z| < 2^30.
+// Layouts    Rows: every operand row-major or repeated, y row-major.
 #ifndef MULSHIFT_SRC_ELEMENTWISE_H
 #define MULSHIFT_SRC_ELEMENTWISE_H
 

@@ -33,12 +33,15 @@ Ratio find_ratio_of_all(int64_t bound, int32_t* b, int32_t* c, size_t n) {
 
 SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c) {
   const SumRatio any{Way::any, 0, b1, b2, c};
-  const int64_t sum = bound1 * b1 + bound2 * b2;
+  const int32_t size1 = b1 < 0 ? -b1 : b1, size2 = b2 < 0 ? -b2 : b2;
+  const int64_t sum = bound1 * size1 + bound2 * size2;
   if (c <= 31 && sum + (int64_t{1} << (c - 1)) <= INT32_MAX) return {Way::low, 0, b1, b2, c};
-  const int32_t all = wanted(c), room = room_of(b1 > b2 ? b1 : b2), up = all < room ? all : room, left = all - up;
+  const int32_t all = wanted(c), room = room_of(size1 > size2 ? size1 : size2);
+  const int32_t up = all < room ? all : room, left = all - up;
   if (left > room_of(bound1 > bound2 ? bound1 : bound2) || c + all > 63) return any;
   if (sum >= int64_t{1} << (62 - all)) return any;
-  return {Way::high, left, b1 << up, b2 << up, c + all - 32};
+  const auto raised = [up](int64_t b) { return static_cast<int32_t>(b * (int64_t{1} << up)); };
+  return {Way::high, left, raised(b1), raised(b2), c + all - 32};
 }
 
 }  // namespace mulshift

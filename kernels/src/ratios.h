@@ -17,7 +17,7 @@ struct SumRatio {
   Way way = Way::any;
   int32_t left = 0, b1 = 0, b2 = 0, shift = 2;
 };
-// For |x1| <= bound1, |x2| <= bound2, both below 2^31, with a sum below 2^62.
+// For |x1| <= bound1, |x2| <= bound2, both below 2^31, with a sum below 2^62; b1 and b2 of either sign, above -2^31.
 SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c);
 
 // Whether the ways of 32 bits leave room for the zero point: what they round to is below 2^30, and V::Bytes may hold the

@@ -148,6 +148,8 @@ void add() {
   const int exponent = draw(-12, 2);
   dyadic(ratios, exponent, &spec.x_multiplier, &spec.shift);
   dyadic(ratios, exponent, &spec.y_multiplier, &ignored);
+  if (one_in(3)) spec.x_multiplier *= -1;
+  if (one_in(3)) spec.y_multiplier *= -1;
   spec.out = draw_output();
   spec.way = Way::any;
   AddSpec exact = spec;

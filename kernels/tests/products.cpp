@@ -124,6 +124,8 @@ void draw_add(Case* c) {
   const int exponent = draw(-10, 1);
   dyadic(ratios, exponent, &t_multiplier, &shift);
   dyadic(ratios, exponent, &r_multiplier, &ignored);
+  if (one_in(3)) t_multiplier *= -1;
+  if (one_in(3)) r_multiplier *= -1;
   SumRatio ratio = {Way::any, 0, t_multiplier, r_multiplier, shift};
   if (!one_in(4)) {
     ratio = find_sum_ratio(farthest(t.low, t.high, t.zero_point), t_multiplier,

@@ -14,8 +14,8 @@ class Add final : public Kernel {
     spec_.y_type = node.type(1);
     spec_.x_zero_point = node.zero_point("x_zero_point", spec_.x_type);
     spec_.y_zero_point = node.zero_point("y_zero_point", spec_.y_type);
-    spec_.x_multiplier = node.multiplier("x_multiplier");
-    spec_.y_multiplier = node.multiplier("y_multiplier");
+    spec_.x_multiplier = node.signed_multiplier("x_multiplier");
+    spec_.y_multiplier = node.signed_multiplier("y_multiplier");
     spec_.shift = node.shift("shift");
     spec_.out = node.output();
     if (!node.ok()) return;

@@ -57,6 +57,8 @@ class Node {
 
   // b and c of a dyadic number b / 2^c.
   int32_t multiplier(const char* attribute) { return s32(attribute, 0); }
+  // One side of a sum: negative where it is subtracted.
+  int32_t signed_multiplier(const char* attribute) { return s32(attribute, -INT32_MAX); }
   int32_t shift(const char* attribute) { return s32(attribute, kMinShift, kMaxShift); }
   // A zero point that an element of that type can hold.
   int32_t zero_point(const char* attribute, Type type);

@@ -8,6 +8,7 @@
 
 #include "../conv.h"
 #include "../depthwise.h"
+#include "../ratios.h"
 #include "operator.h"
 
 namespace mulshift {
@@ -206,34 +207,22 @@ class Product final : public Kernel {
     add_.r_type = node.type(input);
     add_.t_zero_point = stages_.first.zero_point;
     add_.r_zero_point = node.zero_point("add_y_zero_point", add_.r_type);
-    add_.t_multiplier = node.s32("add_x_multiplier", -INT32_MAX);
-    add_.r_multiplier = node.s32("add_y_multiplier", -INT32_MAX);
+    add_.t_multiplier = node.signed_multiplier("add_x_multiplier");
+    add_.r_multiplier = node.signed_multiplier("add_y_multiplier");
     add_.shift = node.shift("add_shift");
     add_.out = read_output(node, "add_");
     if (!node.ok()) return add_.out;
     if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
     const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
     const int64_t r = farthest(lowest(add_.r_type), highest(add_.r_type), add_.r_zero_point);
-    choose_way(t, r);
+    const SumRatio ratio = find_sum_ratio(t, add_.t_multiplier, r, add_.r_multiplier, add_.shift);
+    add_.way = ratio.way;
+    add_.left = ratio.left;
+    add_.t_multiplier = ratio.b1;
+    add_.r_multiplier = ratio.b2;
+    add_.shift = ratio.shift;
     stages_.add = &add_;
     return add_.out;
-  }
-
-  // Both sides are below 2^17 and the multipliers below 2^31, so the sum is far below 2^62.
-  void choose_way(int64_t t, int64_t r) {
-    const int64_t bt = magnitude(add_.t_multiplier), br = magnitude(add_.r_multiplier), sum = t * bt + r * br;
-    add_.left = 0;
-    add_.way = Way::low;
-    if (add_.shift <= 31 && sum + (int64_t{1} << (add_.shift - 1)) <= INT32_MAX) return;
-    const int32_t wanted = add_.shift < 33 ? 33 - add_.shift : 0, room = room_of(bt > br ? bt : br);
-    const int32_t up = wanted < room ? wanted : room, left = wanted - up, shift = add_.shift + wanted - 32;
-    add_.way = Way::any;
-    if (left > room_of(t > r ? t : r) || shift > 31 || sum >= int64_t{1} << (62 - wanted)) return;
-    add_.way = Way::high;
-    add_.left = left;
-    add_.t_multiplier *= 1 << up;
-    add_.r_multiplier *= 1 << up;
-    add_.shift = shift;
   }
 
   Type read_table(Node& node, size_t input, Type index) {
@@ -263,8 +252,6 @@ class Product final : public Kernel {
     again_.ratio = find_ratio(most, *b.as<int32_t>(), *c.as<int32_t>());
     stages_.again = &again_;
   }
-
-  static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
 
   static int64_t farthest(int64_t low, int64_t high, int64_t zero_point) {
     const int64_t below = zero_point - low, above = high - zero_point;
