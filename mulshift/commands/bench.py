@@ -22,9 +22,9 @@ def bench(
     ] = None,
     threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Repeatable; default 1.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="Of timing, for each configuration.")] = 2.0,
-    kernels: Annotated[
-        bool, typer.Option("--kernels/--no-kernels", help="Run artifacts by our kernel library.")
-    ] = True,
+    no_kernels: Annotated[
+        bool, typer.Option("--no-kernels", help="Run the bodies of our operators, not the kernel library.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     traceback: Traceback = False,
@@ -38,7 +38,7 @@ def bench(
     with show_progress(quiet) as progress:
         for done, model in enumerate(models):
             progress("bench", done, len(models))
-            found += measure({model: model}, data, threads or (1,), seconds, kernels)
+            found += measure({model: model}, data, threads or (1,), seconds, not no_kernels)
         progress("bench", len(models), len(models))
     base = {row.threads: row.milliseconds for row in found if row.name == models[-1]}
     if json:
