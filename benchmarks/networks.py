@@ -1,8 +1,8 @@
-"""Networks whose speed is measured: real weights where the fixtures have them, else the published shape, random weights.
+"""Networks whose speed is measured: real weights where the fixtures have them, else published shapes, random weights.
 
-MobileNetV2 and ResNet-50 (arXiv:1801.04381, arXiv:1512.03385) carry seeded random weights; their accuracy is not measured.
-Speed depends on weights on AVX2 alone, by whether 8-bit products are exact (docs/decisions/0003-avx2.md): random ones are
-the hardest case for `order-channels`, and the recipes ...-reduce-range make no difference between them.
+MobileNetV2 and ResNet-50 (arXiv:1801.04381, arXiv:1512.03385) carry seeded random weights; their accuracy is not
+measured. On AVX2 speed depends on whether the weights let 8-bit products be exact (docs/decisions/0003-avx2.md): random
+ones are the hardest case for `order-channels`, and after the recipes ...-reduce-range all are alike.
 """
 
 from __future__ import annotations
