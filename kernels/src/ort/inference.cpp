@@ -53,9 +53,15 @@ int64_t Inference::integer(const char* attribute, int64_t otherwise) const {
 size_t Inference::integers(const char* attribute, int64_t* values) const {
   const OpAttribute* found = nullptr;
   size_t bytes = 0;
+  int64_t read[kMaxRank];
   if (!succeeded(api_, ShapeInferContext_GetAttribute(api_, context_, attribute, &found)) || !found) return 0;
-  if (!succeeded(api_, ReadOpAttr(api_, found, attribute_ints, values, kMaxRank * sizeof(*values), &bytes))) return 0;
-  return bytes / sizeof(*values);
+  if (!succeeded(api_, ReadOpAttr(api_, found, attribute_ints, read, sizeof(read), &bytes))) return 0;
+  const size_t count = bytes / sizeof(*read);
+  for (size_t i = 0; i < count; ++i) {
+    if (read[i] < INT32_MIN || read[i] > INT32_MAX) return 0;
+  }
+  std::memcpy(values, read, bytes);
+  return count;
 }
 
 void Inference::output(size_t i, const OpenShape& shape) const {

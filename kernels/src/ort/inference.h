@@ -34,7 +34,8 @@ class Inference {
   // ONNX Runtime does not tell a scalar from an unknown rank here: neither is `known`.
   OpenShape input(size_t i) const;
   int64_t integer(const char* attribute, int64_t otherwise) const;
-  // At most kMaxRank numbers into `values`; how many there are, 0 if the attribute is missing.
+  // At most kMaxRank numbers into `values`; how many there are, 0 if the attribute is missing or one leaves int32: such a
+  // node is refused when its kernel is made.
   size_t integers(const char* attribute, int64_t* values) const;
   // Says nothing where the shape is not known.
   void output(size_t i, const OpenShape& shape) const;
