@@ -1,4 +1,4 @@
-# make demo | test | test-all | bench | clean.   PYTHON, VENV and PIP_FLAGS may be given: make demo PYTHON=python3.12
+# make demo | test | test-all | bench | sanitize | clean.   PYTHON, VENV and PIP_FLAGS may be given: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --constraint constraints.txt
 KERNEL_SOURCES := $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-all bench clean
+.PHONY: demo test test-all bench sanitize clean
 .DELETE_ON_ERROR:
 
 # Stamps: pip runs again only when what it would install has changed.
@@ -35,6 +35,10 @@ bench: $(INSTALLED) $(PEERS)
 	@status=0; for script in main_job cpu_kernels; do \
 	  echo "benchmarks/$$script.py $(ARGS)"; $(BIN)/python benchmarks/$$script.py $(ARGS) || status=1; \
 	done; exit $$status
+
+# The kernels under the address and undefined-behaviour sanitizers, inside ONNX Runtime.
+sanitize: $(INSTALLED)
+	$(BIN)/python benchmarks/sanitizer_rows.py --seconds 60
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mulshift needs Python 3.11 or newer: make PYTHON=...")'

@@ -21,6 +21,7 @@ import models
 from node_rows import Plan, node_rows
 from processes import Failed, loud, measured, script, watched
 from rows import Row, at_least, at_most, finish, missing, show
+from sanitizer_rows import sanitizer_rows
 
 CONFIGURATIONS = {
     "float": ("onnxruntime", "model.onnx", "float"),
@@ -49,15 +50,17 @@ class Effort:
         rounds: processes a configuration.
         seconds: of timing, a process.
         samples: to calibrate on.
+        fuzz: seconds of random nodes under sanitizers.
     """
 
     batches: tuple[int, ...]
     rounds: int
     seconds: float
     samples: int
+    fuzz: float
 
 
-QUICK, FULL = Effort((1,), 2, 0.25, 4), Effort((1, 8), 3, 2.0, 16)
+QUICK, FULL = Effort((1,), 2, 0.25, 4, 5), Effort((1, 8), 3, 2.0, 16, 120)
 
 
 @dataclass
@@ -213,6 +216,7 @@ def measure(folder: Path, effort: Effort) -> Iterator[Row]:
     with watched("kernels"):
         kernels = list(node_rows(Plan(folder, effort.rounds, effort.seconds)))
     yield from kernels
+    yield from sanitizer_rows(effort.fuzz)
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from kernel_checks import S8, S16, S32, U8, integers, output
+from kernel_checks import S8, S16, S32, U8, integers, one_node, open_session, output, run_session
 
-from mulshift.ir import Array
+from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import packing
 from mulshift.ir.operators.epilogue import EPILOGUES
 from mulshift.ir.operators.packed import PRODUCTS
@@ -23,6 +23,8 @@ Sized = Callable[[Rng], dict[int, Array]]
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
 FULL = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31), 2**31 - 1)}
+TIMES = 3
+"""Sizes that one session is fed, one after the other."""
 CODES = {U8: 2, S8: 3, S16: 5, S32: 6}
 
 
@@ -56,6 +58,23 @@ def random_node(op: str, rng: Rng) -> Node:
         return ELEMENTWISE[op](rng)
     base = max((b for b in PRODUCTS if op.startswith(b)), key=len)
     return _product(op, base, op.removeprefix(base), rng)
+
+
+def check_node(node: Node, rng: Rng, threads: int, library: str = "") -> None:
+    """One session, fed several sizes in turn; every output is the reference's.
+
+    Raises:
+        AssertionError: it is not.
+    """
+    feeds = [node.sized(rng) for _ in range(TIMES)]
+    expected = [OPERATORS[node.op].run(node.attributes, *node.inputs(fed)) for fed in feeds]
+    dtypes = [y.dtype for y in expected[0]]
+    model = one_node(node.op, node.inputs(feeds[0]), node.attributes, dtypes, node.fed, dynamic=True)
+    session = open_session(model, threads, library)
+    for fed, wanted in zip(feeds, expected, strict=True):
+        for got, y in zip(run_session(session, {f"i{k}": v for k, v in fed.items()}), wanted, strict=True):
+            assert (got.dtype, got.shape) == (y.dtype, y.shape)
+            assert np.array_equal(got, y), f"{node.op} {node.attributes}: {np.argwhere(got != y)[:3].tolist()}"
 
 
 # --- numbers ---

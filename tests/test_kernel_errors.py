@@ -70,6 +70,8 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [2, 2, 2]}, "'kernel_shape' has 3 numbers, not 2"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"strides": [0, 1]}, "'strides' has 0"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"pads": [0, 0, -1, 0]}, "'pads' has -1"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"pads": [2**63 - 1] * 4}, "'pads' has 9223372036854775807"),
+    ("MaxPoolNhwc", [IMAGE], POOL | {"dilations": [2**62, 1]}, "'dilations' has 4611686018427387904"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"strides": 3}, "'strides' has 0 numbers, not 2"),
 ]
 

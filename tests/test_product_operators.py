@@ -16,34 +16,15 @@ import operator_checks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import NAME, U8, one_node, open_session, run_session
+from kernel_checks import NAME, U8, one_node, open_session
 from malformed_nodes import Draft, draft, malformed
-from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, Node, random_node
+from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, check_node, random_node
 
 from mulshift import kernels
-from mulshift.ir import OPERATORS, Array
+from mulshift.ir import OPERATORS
 from mulshift.ir.operators.packed import PRODUCTS
 
 seeds = st.integers(0, 2**32 - 1)
-TIMES = 3
-"""Sizes that one session is fed, one after the other."""
-
-
-def _expected(node: Node, fed: dict[int, Array]) -> tuple[Array, ...]:
-    return OPERATORS[node.op].run(node.attributes, *node.inputs(fed))
-
-
-def check_node(node: Node, rng: np.random.Generator, threads: int, library: str = "") -> None:
-    """One session, fed several sizes in turn; every output is the reference's."""
-    feeds = [node.sized(rng) for _ in range(TIMES)]
-    expected = [_expected(node, fed) for fed in feeds]
-    dtypes = [y.dtype for y in expected[0]]
-    model = one_node(node.op, node.inputs(feeds[0]), node.attributes, dtypes, node.fed, dynamic=True)
-    session = open_session(model, threads, library)
-    for fed, wanted in zip(feeds, expected, strict=True):
-        for got, y in zip(run_session(session, {f"i{k}": v for k, v in fed.items()}), wanted, strict=True):
-            assert (got.dtype, got.shape) == (y.dtype, y.shape)
-            assert np.array_equal(got, y), f"{node.op} {node.attributes}: {np.argwhere(got != y)[:3].tolist()}"
 
 
 def _check_seed(op: str, seed: int) -> None:
