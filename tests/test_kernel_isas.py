@@ -23,9 +23,10 @@ from mulshift import kernels
 
 KERNELS = Path(__file__).resolve().parent.parent / "kernels"
 SIMDE = Path("/usr/include/simde")
-FLAGS = ["-std=c++17", "-Og", "-Wall", "-Wextra", f"-I{KERNELS / 'src'}", f"-I{KERNELS / 'include'}"]
+FLAGS = ["-std=c++17", "-Og", "-pthread", "-Wall", "-Wextra", f"-I{KERNELS / 'src'}", f"-I{KERNELS / 'include'}"]
 ADDRESS = ["-fsanitize=address"]
 BOTH = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+THREAD = ["-fsanitize=thread"]
 TRAP = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
 """Undefined behaviour stops the program, without a library that a static one lacks."""
 EMULATED = ["-DMULSHIFT_EMULATED", "-Wno-psabi", "-Wno-uninitialized"]
@@ -80,13 +81,21 @@ def _build(folder: Path, compiler: str, isas: dict[str, list[str]], flags: list[
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
-    _run([compiler, *link, *objects, "-o", str(folder / "cases")])
+    _run([compiler, *link, "-pthread", *objects, "-o", str(folder / "cases")])
     return folder / "cases"
 
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _compiler() -> str:
+    """Skips where there is none."""
+    found = os.environ.get("CXX") or shutil.which("g++")
+    if not found:
+        pytest.skip("no g++ (or CXX) to compile kernels/tests with")
+    return found
 
 
 def _is_x86() -> bool:
@@ -96,13 +105,10 @@ def _is_x86() -> bool:
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Program:
     """With what this machine runs, and what it can emulate inside a program of its own."""
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if not compiler:
-        pytest.skip("no g++ (or CXX) to compile kernels/tests with")
     isas = {name: [*BOTH, *ISAS[name].flags] for name in kernels.instruction_sets() if name in ISAS}
     if _is_x86() and "avx512vnni" not in isas and SIMDE.is_dir():
         isas["avx512vnni"] = [*ADDRESS, *EMULATED]
-    program = _build(tmp_path_factory.mktemp("host"), compiler, isas, BOTH, BOTH)
+    program = _build(tmp_path_factory.mktemp("host"), _compiler(), isas, BOTH, BOTH)
     return Program([str(program)], [*isas, "portable"])
 
 
@@ -153,6 +159,15 @@ def test_equals_the_portable_kernels_often(other: tuple[str, Program], host: Pro
     name, program = other
     wanted = host.lines("portable", seed, MANY)
     assert list(_differences(program.lines(name, seed, MANY), wanted)) == []
+
+
+@pytest.mark.slow
+def test_threads_do_not_race(tmp_path: Path) -> None:
+    """A report of the thread sanitizer is a failure."""
+    best = kernels.instruction_sets()[0]
+    isas = {best: [*THREAD, *ISAS[best].flags]} if best in ISAS else {}
+    program = _build(tmp_path, _compiler(), isas, THREAD, THREAD)
+    assert len(Program([str(program)], [best]).lines(best, 3, MANY)) == MANY
 
 
 def test_elementwise_kernels_equal_the_exact_ones(plain: list[str]) -> None:

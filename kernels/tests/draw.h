@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "rescale.h"
@@ -120,7 +121,7 @@ inline const char* name(Type type) {
   }
 }
 
-// As `threads` threads would cut it, one task after another.
+// As `threads` threads would cut it: one task after another, from the last to the first, and each on a thread of its own.
 inline Parallel forward(int threads) {
   return {[](const void*, size_t count, void (*task)(void*, size_t), void* data) {
             for (size_t i = 0; i < count; ++i) task(data, i);
@@ -130,6 +131,15 @@ inline Parallel forward(int threads) {
 inline Parallel backward(int threads) {
   return {[](const void*, size_t count, void (*task)(void*, size_t), void* data) {
             for (size_t i = count; i-- > 0;) task(data, i);
+          },
+          nullptr, threads};
+}
+
+inline Parallel at_once(int threads) {
+  return {[](const void*, size_t count, void (*task)(void*, size_t), void* data) {
+            std::vector<std::thread> running;
+            for (size_t i = 0; i < count; ++i) running.emplace_back(task, data, i);
+            for (std::thread& thread : running) thread.join();
           },
           nullptr, threads};
 }

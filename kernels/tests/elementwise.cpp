@@ -103,7 +103,7 @@ void compare(void (*ElementwiseKernels::*which)(const Spec&, const Rows&), const
              const std::vector<const Operand*>& operands, const std::vector<const Operand*>& plain) {
   const bool lanes = fits_lanes(spec.way, spec.out);
   const auto kernel = lanes ? isa()->elementwise.*which : exact_elementwise.*which;
-  const Bytes y = made_by(kernel, spec, operands, pick({forward, backward})(draw(1, 4)));
+  const Bytes y = made_by(kernel, spec, operands, pick({forward, backward, at_once})(draw(1, 4)));
   const Bytes wanted = made_by(exact_elementwise.*which, exact, plain, forward(1));
   std::printf(" way %s, %s%s", lanes ? name(spec.way) : "exact", name(spec.out.type), y == wanted ? "" : " INEXACT");
   for (const Operand* o : operands) {
