@@ -48,7 +48,7 @@ def test_elementwise_operators_of_any_size(op: str, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", KERNEL_NAMES)
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(seeds)
 def test_often(op: str, seed: int) -> None:
     _check_seed(op, seed)
