@@ -64,7 +64,7 @@ def gemm(m: int, k: int, n: int) -> Node:
     w = rng.integers(-127, 128, (k, n)).astype(np.int8)
     constants = {"w": pack_gemm(w), "bias": rng.integers(-1000, 1000, n).astype(np.int32)}
     attributes = {"x_zero_point": 128, "w_shape": [k, n], "layout": K4N16, "zero_point": 128, **U8}
-    return Node("GemmPacked", attributes, x, constants | _scales(rng, n, spread=5400 * k**0.5))
+    return Node("GemmPacked", attributes, x, constants | _scales(rng, n, spread=5400 * k**0.5, bound=k * 127 * 128))
 
 
 def depthwise(size: int, channels: int, stride: int) -> Node:
@@ -75,14 +75,21 @@ def depthwise(size: int, channels: int, stride: int) -> Node:
     constants = {"w": pack_taps(w), "bias": rng.integers(-1000, 1000, channels).astype(np.int32)}
     window = {"strides": [stride] * 2, "pads": [1] * 4, "dilations": [1, 1], "group": channels}
     attributes = {"x_zero_point": 0, "w_shape": list(w.shape), "layout": TAPS, **window, "zero_point": 0, **U8}
-    return Node("DepthwiseNhwc", attributes, x, constants | _scales(rng, channels, spread=32000))
+    return Node("DepthwiseNhwc", attributes, x, constants | _scales(rng, channels, spread=32000, bound=9 * 127 * 255))
 
 
-def _scales(rng: np.random.Generator, channels: int, spread: float) -> dict[str, np.ndarray]:
-    """b of 15 bits and c, so that a sum of `spread` becomes about 40."""
-    c = round(np.log2(spread / 40 * 2**14.5))
-    b = rng.integers(2**14, 2**15, channels).astype(np.int32)
-    return {"b": b, "c": np.full(channels, c, np.int32)}
+def _scales(rng: np.random.Generator, channels: int, spread: float, bound: int) -> dict[str, np.ndarray]:
+    """b and c, so that a sum of `spread` becomes about 40; b as wide as 32 bits hold it with a sum of `bound`.
+
+    That is what `narrow-scales` makes of such weights (docs/passes.md), down to 6 bits.
+    """
+    bits = min(15, int(np.log2(2**31 / bound)))
+    c = round(np.log2(spread / 40 * 2 ** (bits - 0.5)))
+    b = rng.integers(2 ** (bits - 1), 2**bits, channels).astype(np.int32)
+    return {
+        "b": np.minimum(b, (2**31 - 2 ** (c - 1) - 1000 * 2**bits) // bound).astype(np.int32),
+        "c": np.full(channels, c, np.int32),
+    }
 
 
 def our_model(node: Node) -> onnx.ModelProto:
