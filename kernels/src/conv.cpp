@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kExpandedBytes = 192 * 1024;  // of a task's weights: within the second-level cache
 constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
-constexpr size_t kPartBytes = 16 * 1024;       // of one panel's part: within the first-level cache
+constexpr size_t kPartBytes = 32 * 1024;       // of one panel's part: about the first-level cache
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
 
 const int8_t* column(const ConvSpec& spec, size_t group, size_t n) {
