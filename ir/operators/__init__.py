@@ -11,6 +11,7 @@ from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
 from mulshift.ir.operators.lerp import LERP
 from mulshift.ir.operators.max_pool import MAX_POOL_NHWC
+from mulshift.ir.operators.norm import LAYER_NORM, RMS_NORM
 from mulshift.ir.operators.operator import DOMAIN, VERSION, Operator
 from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
@@ -32,6 +33,8 @@ OPERATORS: dict[str, Operator] = {
         TABLE,
         REDUCE_MEAN,
         LERP,
+        LAYER_NORM,
+        RMS_NORM,
         *PACKED,
         MAX_POOL_NHWC,
     )
