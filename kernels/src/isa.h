@@ -10,6 +10,7 @@ struct DenseKernels;
 struct DepthwiseKernels;
 struct ElementwiseKernels;
 struct LerpKernels;
+struct NormKernels;
 struct PoolKernels;
 struct ReduceKernels;
 struct TableKernels;
@@ -20,6 +21,7 @@ struct Isa {
   const DepthwiseKernels& depthwise;
   const ElementwiseKernels& elementwise;
   const LerpKernels& lerp;
+  const NormKernels& norm;
   const PoolKernels& pool;
   const ReduceKernels& reduce;
   const TableKernels& table;

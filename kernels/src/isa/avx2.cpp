@@ -20,6 +20,6 @@ const TableKernels table = {table_bytes<V>, Table<V>::words};
 }  // namespace
 
 const Isa avx2_isa = {"avx2",           dense,           depthwise,         Tables<V>::elementwise,
-                       Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, table};
+                       Tables<V>::lerp, Tables<V>::norm, Tables<V>::pool, Tables<V>::reduce, table};
 
 }  // namespace mulshift

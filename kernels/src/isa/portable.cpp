@@ -18,6 +18,6 @@ const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKer
 }  // namespace
 
 const Isa portable_isa = {"portable",           dense,           depthwise,         Tables<V>::elementwise,
-                       Tables<V>::lerp, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
+                       Tables<V>::lerp, Tables<V>::norm, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
 
 }  // namespace mulshift

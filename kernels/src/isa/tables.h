@@ -4,6 +4,7 @@
 
 #include "../elementwise.h"
 #include "../lerp.h"
+#include "../norm.h"
 #include "../pool.h"
 #include "../reduce.h"
 #include "../table.h"
@@ -15,6 +16,7 @@ struct Tables {
   static constexpr ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add,
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
+  static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words};

@@ -78,8 +78,9 @@ struct V {
   // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1] modulo 2^32; x, w: [16][2].
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 16; ++i) {
-      const int32_t pair = x[2 * i] * w[2 * i] + x[2 * i + 1] * w[2 * i + 1];
-      sum.v[i] = static_cast<int32_t>(static_cast<uint32_t>(sum.v[i]) + static_cast<uint32_t>(pair));
+      const uint32_t first = static_cast<uint32_t>(x[2 * i] * w[2 * i]);
+      const uint32_t second = static_cast<uint32_t>(x[2 * i + 1] * w[2 * i + 1]);
+      sum.v[i] = static_cast<int32_t>(static_cast<uint32_t>(sum.v[i]) + first + second);
     }
     return sum;
   }
