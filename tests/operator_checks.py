@@ -14,6 +14,7 @@ from onnx_ir.passes.common import InlinePass
 
 from mulshift.ir import DOMAIN, OPERATORS, attach
 from mulshift.ir.operators import VERSION
+from mulshift.ir.operators.norm import largest_normalized
 
 OPSETS = (18, 21, 23)
 U8, S8, S16, S32 = np.uint8, np.int8, np.int16, np.int32
@@ -81,3 +82,22 @@ def dyadics(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarra
     """Any b below 2^31 and c in [2, 62], lengths of b evenly spread."""
     b = rng.integers(1, 2**31, shape) >> rng.integers(0, 31, shape)
     return b.astype(S32), rng.integers(2, 63, shape).astype(S32)
+
+
+def norm_rows(rng: np.random.Generator, dtype: Any, n: int) -> np.ndarray:
+    """[5, n]: any elements, one throughout, all the least, one apart by one step, two values."""
+    x = integers(rng, dtype, 5, n)
+    x[1] = x[1, 0]
+    x[2] = np.iinfo(dtype).min
+    x[3] = max(int(x[3, 0]) - 1, int(np.iinfo(dtype).min))
+    x[3, n // 2] += 1
+    x[4] = np.where(rng.random(n) < 0.5, x[4, 0], x[4, -1])
+    return x
+
+
+def norm_weights(rng: np.random.Generator, n: int, fraction: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """w and bias, [n], as large as an int32 accumulator allows, or smaller."""
+    room = 2**31 - 1 - 2 ** (shift - 1)
+    bias = rng.integers(-room // 2, room // 2, n)
+    most = (room - np.abs(bias)) // largest_normalized(n, fraction)
+    return (most * rng.choice([-1, -0.3, 0.01, 1], n)).astype(S32), bias.astype(S32)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from kernel_checks import S8, S16, S32, U8, integers, one_node, open_session, output, run_session
+from operator_checks import norm_weights
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import packing
@@ -340,6 +341,19 @@ def _lerp(rng: Rng) -> Node:
     return Node("Lerp", a, constants, lambda r: {0: integers(r, dtype, shape(r))})
 
 
+def _norm(op: str) -> Callable[[Rng], Node]:
+    def draw(rng: Rng) -> Node:
+        dtype, shape = _pick(rng, [U8, S8, S16]), _shapes(rng)
+        n, fraction, shift = shape(rng)[-1], int(rng.integers(0, 21)), int(rng.integers(2, 31))
+        w, bias = norm_weights(rng, n, fraction, shift)
+        epsilon = int(_pick(rng, [0, 2**60, int(rng.integers(0, 2**60)) >> int(rng.integers(0, 60))]))
+        a = {"x_zero_point": _zero_point(rng, dtype), "epsilon": epsilon, "fraction": fraction, "shift": shift}
+        a |= _output(rng, (U8, S8, S16))
+        return Node(op, a, {1: w, 2: bias}, lambda r: {0: integers(r, dtype, shape(r))})
+
+    return draw
+
+
 def _max_pool(rng: Rng) -> Node:
     dtype, channels = _pick(rng, [U8, S8]), int(_pick(rng, [*_LONG, 8, 32, 33]))
     kernel, strides, dilations = (rng.integers(1, high, 2).tolist() for high in (5, 4, 3))
@@ -357,11 +371,13 @@ def _max_pool(rng: Rng) -> Node:
 ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "Add": _add,
     "Affine": _affine,
+    "LayerNorm": _norm("LayerNorm"),
     "Lerp": _lerp,
     "MaxPoolNhwc": _max_pool,
     "Mul": _mul,
     "ReduceMean": _reduce_mean,
     "Requantize": _requantize,
+    "RmsNorm": _norm("RmsNorm"),
     "Table": _table,
 }
 KERNEL_NAMES = [*ELEMENTWISE, *PRODUCT_NAMES]

@@ -20,6 +20,8 @@ REQUANTIZE = {"x_zero_point": 0, **OUT}
 ADD = {"x_zero_point": 0, "y_zero_point": 0, "x_multiplier": 1, "y_multiplier": 1, "shift": 2, **OUT}
 MUL = {"x_zero_point": 0, "y_zero_point": 0, "multiplier": 1, "shift": 2, **OUT}
 MEAN = {"x_zero_point": 0, "keepdims": 1, "multiplier": 1, "shift": 2, **OUT}
+NORM = {"x_zero_point": 0, "epsilon": 0, "fraction": 12, "shift": 9, **OUT}
+N3 = np.ones(3, S32)
 LERP = {"x_zero_point": 0, "axis": 0}
 POOL = {"kernel_shape": [2, 2], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "ceil_mode": 0}
 IMAGE = np.zeros((1, 4, 4, 3), U8)
@@ -64,6 +66,31 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Lerp", [X, I0.reshape(1, 2), I0, W, W], LERP, "i0 and i1 must have one axis"),
     ("Lerp", [X, I0, I0, W, W.reshape(1, 2)], LERP, "w0 and w1 must be [2, 1, ...]"),
     ("Lerp", [X, I0, I0, W, W], LERP | {"axis": 2}, "axis 2 is none of the 2 axes of x"),
+    *(
+        (op, inputs, NORM | changes, said)
+        for op in ("LayerNorm", "RmsNorm")
+        for inputs, changes, said in [
+            ([X, N3[:2], N3[:2]], {}, "the last axis of x must have 2 elements as w"),
+            ([np.asarray(X[0, 0]), N3[:1], N3[:1]], {}, "the last axis of x must have 1 elements as w"),
+            ([X, N3, N3[:2]], {}, "w and bias must be two lists of 1 to 16384 elements"),
+            ([X, N3.reshape(1, 3), N3], {}, "w and bias must be two lists"),
+            ([X[:, :0], N3[:0], N3[:0]], {}, "w and bias must be two lists"),
+            ([np.zeros((1, 16385), U8), np.ones(16385, S32), np.ones(16385, S32)], {}, "1 to 16384 elements"),
+            # sqrt(3 * 4^12) = 7094.7, so |z| <= 7095
+            ([X, S32([0, 302675, 0]), S32([0, 2**31 - 1 - 2**8 - 302675 * 7095 + 1, 0])], {}, "may overflow"),
+            ([X, S32([0, -(2**31), 0]), N3], {}, "its int32 accumulator may overflow"),
+            ([X, N3, S32([-(2**31), 0, 0])], {}, "its int32 accumulator may overflow"),
+            ([X, N3, N3], {"epsilon": -1}, "'epsilon' is -1, not from 0 to 1152921504606846976"),
+            ([X, N3, N3], {"epsilon": 2**60 + 1}, "'epsilon' is 1152921504606846977"),
+            ([X, N3, N3], {"fraction": 21}, "'fraction' is 21, not from 0 to 20"),
+            ([X, N3, N3], {"fraction": -1}, "'fraction' is -1"),
+            ([X, N3, N3], {"shift": 1}, "'shift' is 1, not from 2 to 31"),
+            ([X, N3, N3], {"shift": 32}, "'shift' is 32"),
+            ([X, N3, N3], {"x_zero_point": 256}, "'x_zero_point' is 256, not from 0 to 255"),
+            ([X, N3, N3], {"zero_point": 2**20}, "zero_point 1048576 is too far from 0"),
+            ([X, N3, N3], {"qmin": 7, "qmax": 6}, "qmin 7 is above qmax 6"),
+        ]
+    ),
     ("MaxPoolNhwc", [X], POOL, "x must be [N, H, W, C], not of 2 axes"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [5, 1]}, "the window is larger than the padded x"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [0, 1]}, "'kernel_shape' has 0"),
@@ -98,7 +125,14 @@ def test_numbers_computed_at_run_time_are_checked_too(index: int) -> None:
     assert f"{NAME}: a " in _message(model, {f"i{k}": v for k, v in enumerate(inputs)})
 
 
-@pytest.mark.parametrize(("op", "inputs", "attributes"), [("Affine", [X, ONE, ONE, ONE, TWO], REQUANTIZE)])
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes"),
+    [
+        ("Affine", [X, ONE, ONE, ONE, TWO], REQUANTIZE),
+        ("LayerNorm", [X, N3, N3], NORM),
+        ("RmsNorm", [X, N3, N3], NORM),
+    ],
+)
 def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:
     model = one_node(op, inputs, attributes, [U8], fed=(0, 1))
     assert f"{NAME}: w must be a constant" in _message(model, {"i0": inputs[0], "i1": inputs[1]})
@@ -112,6 +146,8 @@ def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[s
         ("Requantize", [X, ONE.astype(np.int64), TWO], REQUANTIZE),
         ("ReduceMean", [X, AXIS.astype(S32)], MEAN),
         ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),
+        ("LayerNorm", [X.astype(S32), N3, N3], NORM),
+        ("RmsNorm", [X, N3.astype(np.int64), N3], NORM),
     ],
 )
 def test_types_without_a_kernel_name_the_node(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:

@@ -182,7 +182,8 @@ def test_elementwise_kernels_equal_the_exact_ones(plain: list[str]) -> None:
 def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     kinds = Counter(line.split()[1] for line in plain)
     assert kinds.keys() == set(
-        "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp".split()
+        "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp"
+        " norm".split()
     )
     text = "\n".join(plain)
     for op in ("requantize", "add", "mul", "affine"):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import S8, S16, S32, U8, check, integers, output
+from operator_checks import norm_rows, norm_weights
 
 from mulshift import kernels
 
@@ -211,6 +212,39 @@ def test_lerp(seed: int, dtype: Any, axis: int, inner: int, scalar: bool) -> Non
 
 
 @MANY
+@given(seeds, st.sampled_from(["LayerNorm", "RmsNorm"]), small, ends, lengths, st.integers(0, 20), st.integers(2, 30))
+def test_norm(seed: int, op: str, dtype: Any, kind: tuple[Any, int, int], n: int, fraction: int, shift: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, bias = norm_weights(rng, n, fraction, shift)
+    epsilon = int(rng.integers(0, 2**60 + 1)) >> int(rng.integers(0, 61))
+    a = {"x_zero_point": _zero_point(rng, dtype), "epsilon": epsilon, "fraction": fraction, "shift": shift}
+    dtype_of_y, low, high = kind
+    check(op, [norm_rows(rng, dtype, n), w, bias], a | output(dtype_of_y, low, high, _zero_point(rng, S8)))
+
+
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
+def test_norm_at_the_extremes(op: str) -> None:
+    """The largest sums, u and v: pairs of squares of -2^15 leave int32."""
+    x = np.full((3, 16384), -32768, S16)
+    x[1, 0], x[2, ::2] = 32767, 32767
+    w, bias = np.full(16384, 127, S32), np.full(16384, -5, S32)
+    for zx in (-32768, 0, 32767):
+        for epsilon in (0, 2**60):
+            for fraction, shift in ((12, 9), (0, 2), (16, 2)):
+                a = {"x_zero_point": zx, "epsilon": epsilon, "fraction": fraction, "shift": shift}
+                check(op, [x, w, bias], a | output(S16, -32768, 32767, 0))
+
+
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
+def test_norm_at_the_proven_bound(op: str) -> None:
+    """|z| is at most 7095, and one more in bias is refused (test_kernel_errors.py)."""
+    w, bias = S32([0, 302675, 0]), S32([0, 2**31 - 1 - 2**8 - 302675 * 7095, 0])
+    a = {"x_zero_point": 0, "epsilon": 0, "fraction": 12, "shift": 9, **output(S32, -(2**31), 2**31 - 1, 0)}
+    check(op, [np.eye(3, dtype=U8), w, bias], a)
+    check(op, [255 - np.eye(3, dtype=U8), w, -bias], a)
+
+
+@MANY
 @given(seeds, st.sampled_from([U8, S8]), st.sampled_from([1, 3, 8, 16, 31, 32, 33, 64, 100]), st.sampled_from([0, 1]))
 def test_max_pool(seed: int, dtype: Any, channels: int, ceil: int) -> None:
     rng = np.random.default_rng(seed)
@@ -246,6 +280,8 @@ def test_long_tensors_on_several_threads() -> None:
     mean = {"x_zero_point": 120, "keepdims": 1, "multiplier": 21399, "shift": 20, **output(U8, 0, 255, 128)}
     for axes in ([1], [1, 2], [3], [0, 2]):
         check("ReduceMean", [x, np.array(axes, np.int64)], mean, threads=4)
+    norm = {"x_zero_point": 3, "epsilon": 9, "fraction": 12, "shift": 12, **output(S16, -32768, 32767, 0)}
+    check("LayerNorm", [x, *norm_weights(rng, 41, 12, 12)], norm, threads=4)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
@@ -254,6 +290,9 @@ def test_empty_tensors(shape: tuple[int, ...]) -> None:
     a = {"x_zero_point": 3, **output(U8, 0, 255, 128)}
     check("Requantize", [x, S32([1]), S32([2])], a)
     check("Table", [x, np.zeros(256, U8)], {})
+    if shape[-1]:
+        norm = {"x_zero_point": 3, "epsilon": 9, "fraction": 12, "shift": 12, **output(U8, 0, 255, 128)}
+        check("RmsNorm", [x, np.ones(shape[-1], S32), np.ones(shape[-1], S32)], norm)
 
 
 def test_the_instruction_set_is_known() -> None:

@@ -22,6 +22,8 @@ from operator_checks import (
     check,
     dyadics,
     integers,
+    norm_rows,
+    norm_weights,
     one_node,
     output,
     outputs,
@@ -217,6 +219,34 @@ def test_lerp(seed: int, dtype: Any, axis: int) -> None:
     zx = 3 if dtype != S8 else -3
     w0 = (2**10 - w1).astype(S32)
     check("Lerp", [x, i0, i0 + 1, w0, w1], {"x_zero_point": zx, "axis": axis})
+
+
+NORMS = ("LayerNorm", "RmsNorm")
+
+
+@FEW
+@given(seeds, st.sampled_from(NORMS), st.sampled_from([U8, S8, S16]), outputs, st.integers(1, 70), st.integers(0, 20))
+def test_norm(seed: int, op: str, dtype: Any, kind: tuple[Any, int, int], n: int, fraction: int) -> None:
+    rng = np.random.default_rng(seed)
+    shift = int(rng.integers(2, 31))
+    w, bias = norm_weights(rng, n, fraction, shift)
+    epsilon = int(rng.integers(0, 2**60)) >> int(rng.integers(0, 61))
+    a = {"x_zero_point": int(integers(rng, dtype, 1)[0]), "epsilon": epsilon, "fraction": fraction, "shift": shift}
+    check(op, [norm_rows(rng, dtype, n), w, bias], a | output(kind, int(seed % 256)))
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("op", NORMS)
+def test_norm_at_the_extremes(op: str, opset: int) -> None:
+    """The largest sums, u and v; rows of one element; no variance at all."""
+    x = np.full((3, 16384), -32768, S16)
+    x[1, 0], x[2, ::2] = 32767, 32767
+    w, bias = np.full(16384, 127, S32), np.full(16384, -5, S32)
+    for zx in (-32768, 0, 32767):
+        for epsilon in (0, 2**60):
+            a = {"x_zero_point": zx, "epsilon": epsilon, "fraction": 12, "shift": 9}
+            check(op, [x, w, bias], a | output((S16, -32768, 32767), 0), opset)
+            check(op, [x[:, :1], w[:1], bias[:1]], a | output((S16, -32768, 32767), 0), opset)
 
 
 @pytest.mark.parametrize("opset", OPSETS)

@@ -1,14 +1,16 @@
 """The integers of a LayerNorm or RmsNorm node out of its real gamma, beta, eps and scales.
 
-    w = round(gamma * 2^(shift - fraction) / s_y)    bias = round(beta * 2^shift / s_y)    epsilon = round(eps * n^2 / s_x^2)
+    w = round(gamma * 2^(shift - fraction) / s_y)
+    bias = round(beta * 2^shift / s_y)
+    epsilon = round(eps * n^2 / s_x^2)
 
 In steps of y, before the one rounding, element i is off by at most
 
     (|w| / 2 + Z * 2^fraction * |w - its real| + |bias - its real|) / 2^shift + |y| * (2^-28 + 1 / (4 v))
 
-where Z is the largest |u / sqrt(v)| that y does not clamp: z, w and bias rounded, then r, and epsilon rounded in a row of
-that v (v >= n - 1 in a LayerNorm row that varies). `fraction` and `shift` are those with the least of the first term that
-fit 32 bits.
+where Z is the largest |u / sqrt(v)| that y does not clamp: z, w and bias are rounded, then r, and epsilon in a row of
+that v (v >= n - 1 in a LayerNorm row that varies, v >= n in an RmsNorm row that is not zero). Of the pairs `fraction`,
+`shift` that fit 32 bits the one with the least first term is taken.
 """
 
 from __future__ import annotations

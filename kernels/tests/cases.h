@@ -22,6 +22,7 @@ void table();
 void reduce();
 void max_pool();
 void lerp();
+void norm();
 
 }  // namespace cases
 }  // namespace mulshift

@@ -82,7 +82,8 @@ struct V {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);
       const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-      sum.v[i] = vaddq_s32(sum.v[i], vpaddq_s32(low, vmull_high_s16(a, b)));
+      const uint32x4_t pairs = vreinterpretq_u32_s32(vpaddq_s32(low, vmull_high_s16(a, b)));
+      sum.v[i] = vreinterpretq_s32_u32(vaddq_u32(vreinterpretq_u32_s32(sum.v[i]), pairs));
     }
     return sum;
   }
