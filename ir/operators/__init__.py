@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from mulshift.ir.operators.attention import ATTENTION, MASKED_ATTENTION
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
@@ -15,6 +16,7 @@ from mulshift.ir.operators.operator import DOMAIN, VERSION, Operator
 from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
 from mulshift.ir.operators.requantize import REQUANTIZE
+from mulshift.ir.operators.softmax import SOFTMAX
 from mulshift.ir.operators.table import TABLE
 
 OPERATORS: dict[str, Operator] = {
@@ -32,6 +34,9 @@ OPERATORS: dict[str, Operator] = {
         TABLE,
         REDUCE_MEAN,
         LERP,
+        SOFTMAX,
+        ATTENTION,
+        MASKED_ATTENTION,
         *PACKED,
         MAX_POOL_NHWC,
     )
