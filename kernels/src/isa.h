@@ -10,8 +10,10 @@ struct DenseKernels;
 struct DepthwiseKernels;
 struct ElementwiseKernels;
 struct LerpKernels;
+struct PackKernels;
 struct PoolKernels;
 struct ReduceKernels;
+struct SoftmaxKernels;
 struct TableKernels;
 
 struct Isa {
@@ -20,8 +22,10 @@ struct Isa {
   const DepthwiseKernels& depthwise;
   const ElementwiseKernels& elementwise;
   const LerpKernels& lerp;
+  const PackKernels& pack;
   const PoolKernels& pool;
   const ReduceKernels& reduce;
+  const SoftmaxKernels& softmax;
   const TableKernels& table;
 };
 

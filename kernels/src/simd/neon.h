@@ -78,6 +78,9 @@ struct V {
     vst1q_s16(out + 16, vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(high))));
     vst1q_s16(out + 24, vreinterpretq_s16_u16(vmovl_high_u8(high)));
   }
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    vst4q_s8(out, {{vld1q_s8(a), vld1q_s8(b), vld1q_s8(c), vld1q_s8(d)}});
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);

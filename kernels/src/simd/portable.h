@@ -75,6 +75,15 @@ struct V {
       out[2 * i + 1] = b[i];
     }
   }
+  // out: [16][4] = (a, b, c, d) of each lane.
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    for (int i = 0; i < 16; ++i) {
+      out[4 * i] = a[i];
+      out[4 * i + 1] = b[i];
+      out[4 * i + 2] = c[i];
+      out[4 * i + 3] = d[i];
+    }
+  }
   // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1] modulo 2^32; x, w: [16][2].
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 16; ++i) {
