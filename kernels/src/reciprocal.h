@@ -15,8 +15,7 @@ struct RowDyadic {
 };
 
 inline RowDyadic row_dyadic(uint64_t total, int32_t multiplier, int32_t shift) {
-  int32_t log = 0;
-  while (total >> (log + 1)) ++log;
+  const int32_t log = 63 - __builtin_clzll(total);
   const uint64_t m = (total << (39 - log)) >> 9;
   uint64_t r = 1431655764 - ((m * 477218589) >> 30);
   for (int i = 0; i < 3; ++i) r = (r * ((uint64_t{1} << 31) - 1 - ((m * r) >> 30))) >> 30;

@@ -2,8 +2,8 @@
 //
 //   d = max - x, t = min((d * b + 2^(c-1)) >> c, end), i = t >> 12, f = t & 4095
 //   p = 65536 - ((f * (45341 - ((f * (15200 - ((f * 2632) >> 12))) >> 12))) >> 12)      2^16 * 2^(-f / 4096)
-//   weights    e = ((255 * p >> i) + 2^15) >> 16        0 to 255: 255 * 2^(-t / 4096), half up
-//   powers     e = (p << 7) >> i                        0 to 2^23
+//   weights    e = ((255 * p >> i) + 2^15) >> 16        0 to 255: 255 * 2^(-t / 4096), half up; 0 from t = 9 << 12 on
+//   powers     e = (p << 7) >> i                        0 to 2^23; 0 from t = 24 << 12 on
 //
 // Overflow   f < 2^12 and coefficients below 2^16: products below 2^28; 255 * p and p << 7 are at most 2^24. A d beyond
 //            `reach`, the least whose t is at the end, gives the same t: it is lowered to that, which makes room for 32 bits.
@@ -21,6 +21,9 @@ namespace mulshift {
 
 constexpr int32_t kMasked = -(1 << 30);  // below every score that is attended
 
+// At t = 9 << 12 weights are 0 already, at 24 << 12 powers: up to here, 31 octaves, t need not stop at the end.
+constexpr int32_t kMostT = 31 << 12;
+
 // How t comes from d.
 struct Exponent {
   Ratio ratio;
@@ -33,6 +36,7 @@ struct Exponent {
       if (d < INT32_MAX) reach = static_cast<int32_t>(d);
     }
     ratio = find_ratio(reach, b, c);
+    if ((int64_t{reach} * b >> c) >= kMostT - 1) ratio = {Way::any, 0, b, c};
   }
 };
 
@@ -53,11 +57,11 @@ class Softmax {
                          void* a) {
     switch (held) {
       case Held::raw:
-        return weights_as(exponent, scores, mask, n, 0, static_cast<uint8_t*>(a));
+        return weights_as<0>(exponent, scores, mask, n, static_cast<uint8_t*>(a));
       case Held::centred:
-        return weights_as(exponent, scores, mask, n, 0, static_cast<int16_t*>(a));
+        return weights_as<0>(exponent, scores, mask, n, static_cast<int16_t*>(a));
       default:
-        return weights_as(exponent, scores, mask, n, 128, static_cast<int8_t*>(a));
+        return weights_as<128>(exponent, scores, mask, n, static_cast<int8_t*>(a));
     }
   }
 
@@ -91,16 +95,14 @@ class Softmax {
  private:
   static constexpr size_t kLanes = V::lanes;
 
-  // 2^16 * 2^(-f / 4096), and the octave i.
+  // 2^16 * 2^(-f / 4096), and the octave i. (f * x) >> 12 is ((f << 4) * x) >> 16, and f << 4 is t << 4 modulo 2^16.
   struct Power {
     V p, i;
-    explicit Power(V t) {
-      const V twelve = V::set1(12);
-      i = t.shift_right(twelve);
-      const V f = t - i.shift_left(12);
-      const V p3 = V::set1(15200) - (f * V::set1(2632)).shift_right(twelve);
-      const V p2 = V::set1(45341) - (f * p3).shift_right(twelve);
-      p = V::set1(65536) - (f * p2).shift_right(twelve);
+    explicit Power(V t) : i(t.shift_right(V::set1(12))) {
+      const V f = t.shift_left(4);
+      const V p3 = V::set1(15200) - V::high16(f, V::set1(2632));
+      const V p2 = V::set1(45341) - V::high16(f, p3);
+      p = V::set1(65536) - V::high16(f, p2);
     }
   };
 
@@ -109,31 +111,17 @@ class Softmax {
   static auto with_exponent(const Exponent& x, int32_t top, const F& each) {
     const int64_t lowest = int64_t{top} - x.reach;
     const V greatest = V::set1(top), floor = V::set1(lowest < INT32_MIN ? INT32_MIN : static_cast<int32_t>(lowest));
-    const V b = V::set1(x.ratio.b), c = V::set1(x.ratio.shift), end = V::set1(x.end), zero = V::set1(0);
+    const V b = V::set1(x.ratio.b), c = V::set1(x.ratio.shift);
     if (x.ratio.way == Way::any) {
+      const V end = V::set1(x.end), zero = V::set1(0);
       return each([=](V v) { return V::round_shift(V::multiply(greatest - v.max(floor), b), c, zero, end); });
     }
     if (x.ratio.way == Way::low) {
       const Scaling<V, Way::low> scaling(b, c, 0);
-      return each([=](V v) { return scaling(greatest - v.max(floor)).min(end); });
+      return each([=](V v) { return scaling(greatest - v.max(floor)); });
     }
     const Scaling<V, Way::high> scaling(b, c, x.ratio.left);
-    return each([=](V v) { return scaling(greatest - v.max(floor)).min(end); });
-  }
-
-  static int32_t greatest_lane(V v) {
-    int32_t lanes[kLanes], top;
-    v.store(lanes);
-    top = lanes[0];
-    for (size_t i = 1; i < kLanes; ++i) top = lanes[i] > top ? lanes[i] : top;
-    return top;
-  }
-  static int64_t sum_of_lanes(V v) {
-    int32_t lanes[kLanes];
-    int64_t sum = 0;
-    v.store(lanes);
-    for (size_t i = 0; i < kLanes; ++i) sum += lanes[i];
-    return sum;
+    return each([=](V v) { return scaling(greatest - v.max(floor)); });
   }
 
   // Which of the sixteen keys from i on are attended, as 0 and 1.
@@ -152,17 +140,22 @@ class Softmax {
     return (most.shift_right(power.i) + V::set1(1 << 15)).shift_right(V::set1(16));
   }
 
-  template <class T>
-  static int32_t weights_as(const Exponent& exponent, const int32_t* scores, const uint8_t* mask, size_t n, int32_t less,
-                            T* a) {
+  template <int32_t LESS, class T>
+  static void put_less(V e, T* a) {
+    LESS ? (e - V::set1(LESS)).store(a) : e.store(a);
+  }
+
+  // a holds weights less LESS.
+  template <int32_t LESS, class T>
+  static int32_t weights_as(const Exponent& exponent, const int32_t* scores, const uint8_t* mask, size_t n, T* a) {
     const size_t plain = mask ? 0 : n / kLanes * kLanes;  // keys that need no flags
     V most = V::set1(kMasked);
     for (size_t i = 0; i < plain; i += kLanes) most = most.max(V::load(scores + i));
     for (size_t i = plain; i < n; i += kLanes) most = most.max(limited(V::load(scores + i), attended(mask, i, n)));
-    const int32_t top = greatest_lane(most);
-    const V held = V::set1(less), above = V::set1(top);
+    const int32_t top = most.greatest();
+    const V above = V::set1(top);
     if (top == kMasked) {
-      for (size_t i = 0; i < n; i += kLanes) (V::set1(0) - held).store(a + i);
+      for (size_t i = 0; i < n; i += kLanes) V::set1(-LESS).store(a + i);
       return 0;
     }
     return with_exponent(exponent, top, [&](const auto& t_of) {
@@ -170,15 +163,15 @@ class Softmax {
       for (size_t i = 0; i < plain; i += kLanes) {
         const V e = weight(t_of(V::load(scores + i)));
         sum = sum + e;
-        (e - held).store(a + i);
+        put_less<LESS>(e, a + i);
       }
       for (size_t i = plain; i < n; i += kLanes) {
         const V flags = attended(mask, i, n);
         const V e = weight(t_of(V::load(scores + i).min(above))).min(flags.shift_left(8) - flags);
         sum = sum + e;
-        (e - held).store(a + i);
+        put_less<LESS>(e, a + i);
       }
-      return static_cast<int32_t>(sum_of_lanes(sum));
+      return sum.sum();
     });
   }
 
@@ -195,8 +188,8 @@ class Softmax {
   static uint64_t powers_of(const Exponent& exponent, const T* x, size_t n, int32_t* e) {
     V most = elements(x, 0, n);
     for (size_t i = kLanes; i < n; i += kLanes) most = most.max(elements(x, i, n));
-    return with_exponent(exponent, greatest_lane(most), [&](const auto& t_of) {
-      constexpr size_t kAtOnce = 64 * kLanes;  // 64 * 2^23 fits int32
+    return with_exponent(exponent, most.greatest(), [&](const auto& t_of) {
+      constexpr size_t kAtOnce = 15 * kLanes;  // 240 * 2^23 fits int32
       uint64_t total = 0;
       for (size_t first = 0; first < n; first += kAtOnce) {
         const size_t last = first + kAtOnce < n ? first + kAtOnce : n;
@@ -208,7 +201,7 @@ class Softmax {
           q23.store(e + i);
           sum = sum + q23;
         }
-        total += static_cast<uint64_t>(sum_of_lanes(sum));
+        total += static_cast<uint64_t>(sum.sum());
       }
       return total;
     });

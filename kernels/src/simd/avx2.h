@@ -105,6 +105,21 @@ struct V {
     return sum;
   }
 
+  // Upper halves of b are zero, so those of the products are.
+  static V high16(V a, V b) { return {_mm256_mulhi_epu16(a.lo, b.lo), _mm256_mulhi_epu16(a.hi, b.hi)}; }
+  int32_t greatest() const {
+    const __m256i eight = _mm256_max_epi32(lo, hi);
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+  int32_t sum() const {
+    const __m256i eight = _mm256_add_epi32(lo, hi);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+
   static V high(V a, V b) {
     return {halves(_mm256_mul_epi32(a.lo, b.lo), _mm256_mul_epi32(odd(a.lo), odd(b.lo))),
             halves(_mm256_mul_epi32(a.hi, b.hi), _mm256_mul_epi32(odd(a.hi), odd(b.hi)))};

@@ -77,6 +77,21 @@ struct V {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
   }
 
+  // Upper halves of b are zero, so those of the products are.
+  static V high16(V a, V b) { return {_mm512_mulhi_epu16(a.v, b.v)}; }
+  int32_t greatest() const {
+    const __m256i eight = _mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+  int32_t sum() const {
+    const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+
   static V high(V a, V b) {
     const Wide p = multiply(a, b);
     return {halves(p.even, p.odd)};

@@ -90,6 +90,15 @@ struct V {
     return sum;
   }
 
+  static V high16(V a, V b) {
+    return a.each(b, [](int32x4_t x, int32x4_t y) {
+      const uint32x4_t low = vandq_u32(vreinterpretq_u32_s32(x), vdupq_n_u32(0xffff));
+      return vreinterpretq_s32_u32(vshrq_n_u32(vmulq_u32(low, vreinterpretq_u32_s32(y)), 16));
+    });
+  }
+  int32_t greatest() const { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(v[0], v[1]), vmaxq_s32(v[2], v[3]))); }
+  int32_t sum() const { return vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3]))); }
+
   static V high(V a, V b) { return halves(multiply(a, b)); }
   static V high(V a, V b, V c, V d) { return halves(add(multiply(a, b), multiply(c, d))); }
 

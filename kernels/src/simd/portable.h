@@ -93,6 +93,24 @@ struct V {
     return sum;
   }
 
+  // Floor of (a mod 2^16) * b / 2^16; 0 <= b < 2^16.
+  static V high16(V a, V b) {
+    return a.each(b, [](int32_t x, int32_t y) {
+      return static_cast<int32_t>((static_cast<uint32_t>(x) & 0xffff) * static_cast<uint32_t>(y) >> 16);
+    });
+  }
+  // The greatest lane, and the sum of all; it must fit int32.
+  int32_t greatest() const {
+    int32_t most = v[0];
+    for (const int32_t lane : v) most = lane > most ? lane : most;
+    return most;
+  }
+  int32_t sum() const {
+    int32_t all = 0;
+    for (const int32_t lane : v) all += lane;
+    return all;
+  }
+
   // Floor of a * b / 2^32, and of (a * b + c * d) / 2^32; the sum must fit 64 bits.
   static V high(V a, V b) {
     return a.each(b, [](int32_t x, int32_t y) { return static_cast<int32_t>((int64_t{x} * y) >> 32); });
