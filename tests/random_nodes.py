@@ -419,9 +419,46 @@ def _mask(rng: Rng, kind: str, shape: tuple[int, int, int, int]) -> Array:
     return np.asarray(rng.random(part) < (0 if kind == "none" else rng.choice([0.1, 0.5, 0.95])))
 
 
+def _softmax(rng: Rng) -> Node:
+    dtype, shape = _pick(rng, [U8, S8, S16, S32]), _shapes(rng)
+    bits = {U8: 8, S8: 8, S16: 16, S32: int(_pick(rng, [20, 24, 31]))}[dtype]
+    a = _score_dyadic(rng, 2.0**bits, int(_pick(rng, [4, 12, 40])) * 4096)
+    b, c = _one_dyadic(rng, int(_pick(rng, [7, 8, 15, -3])))
+    a |= {"multiplier": b, "shift": min(c, 22), **_output(rng, (U8, S8, S16))}
+
+    def sized(again: Rng) -> dict[int, Array]:
+        x = integers(again, dtype, shape(again))
+        if dtype == S32 and bits < 31:
+            x = np.asarray(x >> (31 - bits), S32)
+        if again.random() < 0.2:
+            x[:] = x[..., :1]
+        return {0: x}
+
+    return Node("Softmax", a, {}, sized)
+
+
+def _matmul(rng: Rng) -> Node:
+    rank, n = int(rng.integers(0, 3)), int(_pick(rng, [1, 16, 64, rng.integers(1, 90)]))
+    b, c = _dyadics(rng, _pick(rng, [(n,), (1,), ()]), int(rng.integers(-18, -5)))
+    a = {"x_zero_point": _zero_point(rng, U8), "w_zero_point": int(_pick(rng, [0, 0, _zero_point(rng, S8)]))}
+    a |= _output(rng, (U8, U8, S8, S16, S32))
+    narrow = rng.random() < 0.3
+
+    def sized(again: Rng) -> dict[int, Array]:
+        batch = again.integers(1, 4, rank)
+        parts = [np.where(again.random(rank) < 0.3, 1, batch) for _ in range(2)]
+        m, k = int(again.integers(1, 60)), int(_pick(again, [1, 4, 64, again.integers(1, 200), 1300]))
+        x, w = integers(again, U8, (*parts[0], m, k)), integers(again, S8, (*parts[1], k, n))
+        return {0: x, 1: w if not narrow else w[0]} if narrow and rank else {0: x, 1: w}
+
+    return Node("MatMul", a, {2: b, 3: c}, sized)
+
+
 ROWS: dict[str, Callable[[Rng], Node]] = {
     "Attention": _attention,
     "MaskedAttention": lambda rng: _attention(rng, masked=True),
+    "MatMul": _matmul,
+    "Softmax": _softmax,
 }
 KERNEL_NAMES = [*ELEMENTWISE, *ROWS, *PRODUCT_NAMES]
 """Every operator that the kernel library registers."""
