@@ -1,4 +1,4 @@
-"""One node of any level in torch: by its Python reference, its function body, the torch table, or ONNX Runtime."""
+"""One node of any level in torch: by its Python reference, the torch table, its function body, or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from mulshift.ir.tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
     import torch
+
+FLOAT_DOMAIN = "mulshift.float"
+"""Functions that the torch table has too, in fewer steps."""
 
 Lookup: TypeAlias = "Callable[[ir.Value], torch.Tensor]"
 Plan: TypeAlias = list[tuple[ir.Node, tuple[ir.Value, ...]]]
@@ -44,11 +47,13 @@ class Evaluator:
         """
         if node.domain == DOMAIN and node.op_type in OPERATORS:
             return _reference(node, values)
-        if node.op_identifier() in self.model.functions:
-            return self._call(node, values)
-        made = _torch(node, values)
+        made: Any = NotImplemented
+        if node.domain == FLOAT_DOMAIN or node.op_identifier() not in self.model.functions:
+            made = _torch(node, values)
         if made is not NotImplemented:
             return made if isinstance(made, tuple) else (made,)
+        if node.op_identifier() in self.model.functions:
+            return self._call(node, values)
         return run_node(self._sessions, node, values, lookup, self.model)
 
     def _call(self, node: ir.Node, values: Sequence[Any]) -> Sequence[Any]:

@@ -11,7 +11,10 @@ import onnx_ir as ir
 from mulshift.ir import add_initializer, constant, inherit_origin, is_float, scalar
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.fuse_activations import fuse_activations
-from mulshift.passes.fuse_attention import name_attention
+from mulshift.passes.fuse_attention import fuse_attention
+from mulshift.passes.fuse_positions import fuse_positions
+from mulshift.passes.fuse_rotary import fuse_rotary
+from mulshift.passes.heads import insert
 from mulshift.passes.linear_weights import drop_unused
 from mulshift.passes.rules import apply_rules
 
@@ -23,14 +26,19 @@ class Fuse(Pass):
     - activations of one tensor, by what they compute (`fuse_activations`): Gelu in both forms, Swish (SiLU), HardSwish,
       HardSigmoid, Mish, Softplus, LeakyRelu, Elu, Relu, Clip (ReLU6), ...;
     - LayerNormalization, RMSNormalization and Softmax, by rewrite rules (`fuse_norms`);
-    - `x / c` becomes `x * (1 / c)`, `x ** 2` becomes `x * x`;
-    - scaled dot-product attention keeps its MatMul, Softmax and MatMul, marked `mulshift.attention` (`fuse_attention`).
+    - `x / c` becomes `x * (1 / c)`, `x / y` becomes `x * Reciprocal(y)`, `x ** 2` becomes `x * x`;
+    - cosines and sines of positions become tables (`fuse_positions`), rotary embeddings one node (`fuse_rotary`);
+    - scaled dot-product attention becomes one node, its mask boolean (`fuse_attention`).
 
-    Swish before opset 24 and RMSNormalization before 23 are model functions of the domain `mulshift.float`.
+    What the standard lacks at our opset is a model function of the domain `mulshift.float` (`float_functions`).
+
+    Attributes:
+        positions: rows of the tables; a longer sequence is an error at run time.
     """
 
     name: ClassVar[str] = "fuse"
     contract: ClassVar[Contract] = Contract.CLOSE
+    positions: int = 8192
 
     def rewrite(self, model: ir.Model) -> None:
         """See the class; a match that cannot be rewritten is reported with the reason."""
@@ -40,7 +48,10 @@ class Fuse(Pass):
         apply_rules(self, model, list(rules(model)))
         for node in list(model.graph):
             self._multiply(model.graph, node)
-        name_attention(self, model)
+        fuse_positions(self, model, self.positions)
+        fuse_rotary(self, model)
+        fuse_attention(self, model)
+        tidy(model)
 
     def _multiply(self, graph: ir.Graph, node: ir.Node) -> None:
         """Division by a constant, and the square, as a product."""
@@ -48,8 +59,10 @@ class Fuse(Pass):
             return None
         x, c = node.inputs[0], node.inputs[1]
         number = constant(c)
-        if x is None or c is None or number is None or constant(x) is not None:
+        if x is None or c is None or constant(x) is not None:
             return None
+        if number is None:
+            return self._reciprocal(graph, node, x, c) if node.op_type == "Div" and _is_factor(c) else None
         if node.op_type == "Pow":
             if scalar(c) != 2 or number.ndim > 0:
                 return None
@@ -67,3 +80,30 @@ class Fuse(Pass):
         self.changed(node, "Mul")
         ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
         return drop_unused(graph, c)
+
+    def _reciprocal(self, graph: ir.Graph, node: ir.Node, x: ir.Value, y: ir.Value) -> None:
+        """`x / y` where y is one number for many of x: a mean over what a mask counts, a norm."""
+        inverse = insert(graph, node, "Reciprocal", [y], {})
+        inverse.shape = y.shape
+        product = insert(graph, node, "Mul", [x, inverse], {})
+        product.shape = node.outputs[0].shape
+        product.metadata_props.update(node.outputs[0].metadata_props)
+        self.changed(node, "Mul by the Reciprocal")
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, [product])
+
+
+def _is_factor(y: ir.Value) -> bool:
+    """Whether a divisor is the same along the last axis."""
+    return y.shape is not None and (not len(y.shape) or y.shape[-1] == 1)
+
+
+def tidy(model: ir.Model) -> None:
+    """Drop Transposes that undo each other and what nothing reads any more; name what has no name."""
+    from onnx_ir.passes import common
+    from onnxscript.rewriter.rules import common as rules
+
+    quiet = Fuse()
+    apply_rules(quiet, model, [rules.transpose_transpose_rule, rules.no_op_transpose_rule], quiet=True)
+    common.RemoveUnusedNodesPass()(model)
+    common.IdentityEliminationPass()(model)
+    common.NameFixPass()(model)

@@ -47,6 +47,22 @@ def _rms_norm_mul(op: Any, x: Any, epsilon: Any, two: Any) -> Any:
     return op.Mul(x, op.Reciprocal(_deviation(op, _square(op, x, two), epsilon, "mean")))
 
 
+def _l2_norm(op: Any, x: Any) -> Any:
+    length = op.ReduceL2(x, _allow_other_inputs=True, _allow_other_attributes=True, _outputs=["length"])
+    return op.Div(x, length)
+
+
+def _l2_norm_clipped(op: Any, x: Any, least: Any) -> Any:
+    """torch.nn.functional.normalize; `least` matters for vectors shorter than it alone."""
+    length = op.ReduceL2(x, _allow_other_inputs=True, _allow_other_attributes=True, _outputs=["length"])
+    spread = op.Expand(op.Clip(length, least), _allow_other_inputs=True)
+    return op.Div(x, OrValue([op.Clip(length, least), spread]))
+
+
+def _l2_norm_operator(op: Any, x: Any) -> Any:
+    return op.LpNormalization(x, _allow_other_attributes=True, _outputs=["length"])
+
+
 def _normalized_axis(x: ir.Value, reductions: list[ir.Value]) -> int | str:
     """The first of the trailing axes that all reductions run over, or what is wrong with them."""
     n = rank(x)
@@ -127,6 +143,40 @@ def _write_rms_norm(model: ir.Model) -> Callable[..., Any]:
         scale = _ones(op, x, (rank(x) or 1) - 1, f"{x.name}.norm.scale")
         more: dict[str, Any] = {"_domain": domain, "_version": 1} if domain else {"axis": -1}
         return op.RMSNormalization(x, scale, epsilon=float(scalar(epsilon) or 0.0), **more)
+
+    return write
+
+
+_TINY_LENGTH = 1e-6
+
+
+def _check_l2_norm(context: Any, x: ir.Value, length: ir.Value, least: ir.Value | None = None, **_: Any) -> MatchResult:
+    result = MatchResult()
+    n, node = rank(x), length.producer()
+    if n is None or node is None or _sizes(x, n - 1) is None:
+        return result.fail("the size of the normalized axis is unknown")
+    if node.op_type == "LpNormalization":
+        fits = attribute(node, "p", 2) == 2 and attribute(node, "axis", -1) in (-1, n - 1)
+        return result if fits else result.fail("it is no L2 norm over the last axis")
+    if reduced_axes(node, n) != [n - 1] or not attribute(node, "keepdims", 1):
+        return result.fail("it is no norm over the last axis")
+    smallest = 0.0 if least is None else scalar(least)
+    if smallest is None or smallest > _TINY_LENGTH:
+        return result.fail("the least length is not a small constant")
+    return result
+
+
+def _write_l2_norm(model: ir.Model) -> Callable[..., Any]:
+    """`x / |x| = RMSNormalization(x) / sqrt(n)`."""
+
+    def write(op: Any, x: ir.Value, **_: Any) -> Any:
+        domain = domain_of(model, "RMSNormalization")
+        sizes = _sizes(x, (rank(x) or 1) - 1)
+        assert sizes is not None and x.dtype is not None
+        factor = np.full(sizes, sizes[0] ** -0.5, x.dtype.numpy())
+        scale = op.initializer(ir.tensor(factor), f"{x.name}.norm.scale")
+        more: dict[str, Any] = {"_domain": domain, "_version": 1} if domain else {"axis": -1}
+        return op.RMSNormalization(x, scale, epsilon=0.0, **more)
 
     return write
 
@@ -238,6 +288,9 @@ def rules(model: ir.Model) -> Iterator[RewriteRule]:
         ("LayerNormalization", _layer_norm_mul, _write_layer_norm, norm),
         ("RMSNormalization", _rms_norm_div, write_rms, rms),
         ("RMSNormalization", _rms_norm_mul, write_rms, rms),
+        ("L2 norm as RMSNormalization", _l2_norm, _write_l2_norm(model), _check_l2_norm),
+        ("L2 norm as RMSNormalization", _l2_norm_clipped, _write_l2_norm(model), _check_l2_norm),
+        ("L2 norm as RMSNormalization", _l2_norm_operator, _write_l2_norm(model), _check_l2_norm),
         ("scale of a normalization", _scale_layer_norm, _write_scaled, _check_affine),
         ("scale of a normalization", _scale_rms_norm, _write_scaled, _check_affine),
         ("scale of a normalization", _scale_rms_function, _write_scaled, _check_affine),

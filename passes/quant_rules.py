@@ -81,11 +81,15 @@ RULES: dict[str, Rule] = {
     "Div": Rule((_A.ANY, _A.PLAIN), epilogue=True),
     **dict.fromkeys(("Relu", "Clip"), _CLAMP),
     **dict.fromkeys(("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Softplus", "Mish"), _UNARY),
-    **dict.fromkeys(("HardSwish", "Swish", "Gelu", "Abs", "Neg", "Exp", "Log", "Sqrt", "Reciprocal", "Pow"), _UNARY),
+    **dict.fromkeys(("HardSwish", "Swish", "Gelu", "Abs", "Neg", "Exp", "Log", "Sqrt", "Pow"), _UNARY),
+    "Reciprocal": Rule((_A.WIDE, _A.PLAIN)),
     **dict.fromkeys(("Floor", "Ceil", "Round", "Sign", "Sinh", "Cosh", "Tan", "Atan", "Asinh"), _UNARY),
     **dict.fromkeys(("Sigmoid", "HardSigmoid"), _bounded(0.0, 1.0)),
     **dict.fromkeys(("Tanh", "Erf", "Softsign", "Sin", "Cos"), _bounded(-1.0, 1.0)),
     "Softmax": Rule((_A.WIDE,), limits=(0.0, 1.0)),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), Rule((_A.WIDE, _A.PLAIN))),
+    **dict.fromkeys(("Attention", "MaskedAttention"), Rule((_A.U8, _A.WEIGHT, _A.WEIGHT, _A.PLAIN))),
+    "RotaryEmbedding": Rule((_A.WIDE,)),
     **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), _REDUCE),
     "AveragePool": _POOL,
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Identity"), _MOVE),
@@ -112,6 +116,8 @@ def rule_of(node: ir.Node) -> Rule | None:
     if node.op_type == "Resize":
         return _RESIZE.get(attribute(node, "mode", "nearest"))
     if node.op_type == "Div" and constant(node.inputs[1]) is None:
+        return None
+    if node.op_type == "Attention" and node.domain != "mulshift.float":
         return None
     if node.op_type in ("Add", "Sub") and any(constant(v) is not None for v in node.inputs):
         return _MUL

@@ -55,8 +55,8 @@ class Node:
 
 def random_node(op: str, rng: Rng) -> Node:
     """A node of that operator; what it is fed comes from `sized`."""
-    if op in ELEMENTWISE:
-        return ELEMENTWISE[op](rng)
+    if op in ELEMENTWISE | ROWS:
+        return (ELEMENTWISE | ROWS)[op](rng)
     base = max((b for b in PRODUCTS if op.startswith(b)), key=len)
     return _product(op, base, op.removeprefix(base), rng)
 
@@ -380,5 +380,101 @@ ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "RmsNorm": _norm("RmsNorm"),
     "Table": _table,
 }
-KERNEL_NAMES = [*ELEMENTWISE, *PRODUCT_NAMES]
+
+# --- softmax, attention, products of two activations ---
+
+
+def _score_dyadic(rng: Rng, spread: float, units: int) -> dict[str, int]:
+    """Scores of that spread are about some octaves apart; or all alike, or all but one of them zero; in any width of b."""
+    exponent = float(np.log2(units / spread)) + float(rng.uniform(-3, 4))
+    bits = int(rng.integers(2, 32))
+    shift = int(np.clip(bits - exponent, 2, 62))
+    b, c = int(rng.integers(2 ** (bits - 1), 2**bits)), shift
+    if rng.random() < 0.15:
+        b, c = _one_dyadic(rng, int(rng.integers(-20, 2)))
+    return {"score_multiplier": b, "score_shift": c}
+
+
+def _attention(rng: Rng, masked: bool = False) -> Node:
+    groups, shared = int(rng.integers(1, 4)), int(_pick(rng, [1, 1, 2, 3]))
+    depth, width = (int(_pick(rng, [1, 3, 8, 16, 32, rng.integers(1, 50)])) for _ in range(2))
+    most = int(_pick(rng, [4, 20, 70]))
+    a: dict[str, Any] = {f"{n}_zero_point": _zero_point(rng, t) for n, t in zip("qkv", (U8, S8, S8), strict=True)}
+    a |= _score_dyadic(rng, 80 * 80 * depth**0.5, 3 * 4096)
+    b, c = _one_dyadic(rng, int(rng.integers(-8, 4)))
+    a |= {"multiplier": b, "shift": min(c, 38), **_output(rng, (U8, S8, S16))}
+    kind = _pick(rng, ["whole", "keys", "batch", "causal", "rows", "none", "one"])
+
+    def sized(again: Rng) -> dict[int, Array]:
+        batch, rows, keys = int(again.integers(1, 3)), int(again.integers(1, most)), int(again.integers(1, 2 * most))
+        if again.random() < 0.2:
+            keys = int(_pick(again, [15, 16, 17, 32, 1030]))
+        q = integers(again, U8, (batch, rows, groups * shared, depth))
+        k, v = integers(again, S8, (batch, keys, groups, depth)), integers(again, S8, (batch, keys, groups, width))
+        if again.random() < 0.3:
+            k[:] = k[:, :1]
+        if not masked:
+            return {0: q, 1: k, 2: v}
+        return {0: q, 1: k, 2: v, 3: _mask(again, kind, (batch, groups * shared, rows, keys))}
+
+    return Node("MaskedAttention" if masked else "Attention", a, {}, sized)
+
+
+def _mask(rng: Rng, kind: str, shape: tuple[int, int, int, int]) -> Array:
+    batch, heads, rows, keys = shape
+    if kind == "causal":
+        return np.tri(rows, keys, keys - rows, dtype=bool)[None, None]
+    part = {
+        "whole": shape,
+        "keys": (1, 1, 1, keys),
+        "batch": (batch, 1, 1, keys),
+        "rows": (1, heads, rows, 1),
+        "none": shape,
+        "one": (1, 1, 1, 1),
+    }[kind]
+    return np.asarray(rng.random(part) < (0 if kind == "none" else rng.choice([0.1, 0.5, 0.95])))
+
+
+def _softmax(rng: Rng) -> Node:
+    dtype, shape = _pick(rng, [U8, S8, S16, S32]), _shapes(rng)
+    bits = {U8: 8, S8: 8, S16: 16, S32: int(_pick(rng, [20, 24, 31]))}[dtype]
+    a = _score_dyadic(rng, 2.0**bits, int(_pick(rng, [4, 12, 40])) * 4096)
+    b, c = _one_dyadic(rng, int(_pick(rng, [7, 8, 15, -3])))
+    a |= {"multiplier": b, "shift": min(c, 22), **_output(rng, (U8, S8, S16))}
+
+    def sized(again: Rng) -> dict[int, Array]:
+        x = integers(again, dtype, shape(again))
+        if dtype == S32 and bits < 31:
+            x = np.asarray(x >> (31 - bits), S32)
+        if again.random() < 0.2:
+            x[:] = x[..., :1]
+        return {0: x}
+
+    return Node("Softmax", a, {}, sized)
+
+
+def _matmul(rng: Rng) -> Node:
+    rank, n = int(rng.integers(0, 3)), int(_pick(rng, [1, 16, 64, rng.integers(1, 90)]))
+    b, c = _dyadics(rng, _pick(rng, [(n,), (1,), ()]), int(rng.integers(-18, -5)))
+    a = {"x_zero_point": _zero_point(rng, U8), "w_zero_point": int(_pick(rng, [0, 0, _zero_point(rng, S8)]))}
+    a |= _output(rng, (U8, U8, S8, S16, S32))
+    narrow = rng.random() < 0.3
+
+    def sized(again: Rng) -> dict[int, Array]:
+        batch = again.integers(1, 4, rank)
+        parts = [np.where(again.random(rank) < 0.3, 1, batch) for _ in range(2)]
+        m, k = int(again.integers(1, 60)), int(_pick(again, [1, 4, 64, again.integers(1, 200), 1300]))
+        x, w = integers(again, U8, (*parts[0], m, k)), integers(again, S8, (*parts[1], k, n))
+        return {0: x, 1: w if not narrow else w[0]} if narrow and rank else {0: x, 1: w}
+
+    return Node("MatMul", a, {2: b, 3: c}, sized)
+
+
+ROWS: dict[str, Callable[[Rng], Node]] = {
+    "Attention": _attention,
+    "MaskedAttention": lambda rng: _attention(rng, masked=True),
+    "MatMul": _matmul,
+    "Softmax": _softmax,
+}
+KERNEL_NAMES = [*ELEMENTWISE, *ROWS, *PRODUCT_NAMES]
 """Every operator that the kernel library registers."""

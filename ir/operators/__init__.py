@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from mulshift.ir.operators.attention import ATTENTION, MASKED_ATTENTION
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
@@ -16,6 +17,8 @@ from mulshift.ir.operators.operator import DOMAIN, VERSION, Operator
 from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
 from mulshift.ir.operators.requantize import REQUANTIZE
+from mulshift.ir.operators.rotary import ROTARY_EMBEDDING
+from mulshift.ir.operators.softmax import SOFTMAX
 from mulshift.ir.operators.table import TABLE
 
 OPERATORS: dict[str, Operator] = {
@@ -35,6 +38,10 @@ OPERATORS: dict[str, Operator] = {
         LERP,
         LAYER_NORM,
         RMS_NORM,
+        SOFTMAX,
+        ATTENTION,
+        MASKED_ATTENTION,
+        ROTARY_EMBEDDING,
         *PACKED,
         MAX_POOL_NHWC,
     )

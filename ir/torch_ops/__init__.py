@@ -6,7 +6,19 @@ that torch lacks travel in one that holds them exactly: 4 bits and less in 8, fl
 
 from __future__ import annotations
 
-from mulshift.ir.torch_ops import arithmetic, index, linear, normalize, pool, quantize, reduction, resize, shape, unary
+from mulshift.ir.torch_ops import (
+    arithmetic,
+    attention,
+    index,
+    linear,
+    normalize,
+    pool,
+    quantize,
+    reduction,
+    resize,
+    shape,
+    unary,
+)
 from mulshift.ir.torch_ops.common import TorchOp
 
 _FAMILIES = (arithmetic, index, linear, normalize, pool, quantize, reduction, resize, shape, unary)
@@ -17,3 +29,4 @@ TORCH_OPS: dict[tuple[str, str], TorchOp] = {
 _NEWER = ("Swish", "RMSNormalization")
 """Standard from opset 24 and 23; before, fuse writes them as functions of the domain `mulshift.float`."""
 TORCH_OPS |= {("mulshift.float", name): TORCH_OPS["", name] for name in _NEWER}
+TORCH_OPS |= {("mulshift.float", name): run for name, run in attention.TABLE.items()}

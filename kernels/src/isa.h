@@ -11,8 +11,10 @@ struct DepthwiseKernels;
 struct ElementwiseKernels;
 struct LerpKernels;
 struct NormKernels;
+struct PackKernels;
 struct PoolKernels;
 struct ReduceKernels;
+struct SoftmaxKernels;
 struct TableKernels;
 
 struct Isa {
@@ -22,8 +24,10 @@ struct Isa {
   const ElementwiseKernels& elementwise;
   const LerpKernels& lerp;
   const NormKernels& norm;
+  const PackKernels& pack;
   const PoolKernels& pool;
   const ReduceKernels& reduce;
+  const SoftmaxKernels& softmax;
   const TableKernels& table;
 };
 

@@ -23,9 +23,9 @@ struct Ratio {
 
 // How far a number below 2^31 can be shifted up and stay below it.
 inline int32_t room_of(int64_t x) {
-  int32_t room = 0;
-  while (room < 31 && (x << (room + 1)) < (int64_t{1} << 31)) ++room;
-  return room;
+  if (x <= 0) return 31;
+  const int32_t room = __builtin_clzll(static_cast<unsigned long long>(x)) - 33;
+  return room < 0 ? 0 : room;
 }
 
 // The fastest way that is exact for all |x| <= bound < 2^31.

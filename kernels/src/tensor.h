@@ -8,12 +8,13 @@
 namespace mulshift {
 
 // Element types by their ONNX codes (TensorProto.DataType).
-enum class Type : int32_t { none = 0, u8 = 2, s8 = 3, s16 = 5, s32 = 6, s64 = 7 };
+enum class Type : int32_t { none = 0, u8 = 2, s8 = 3, s16 = 5, s32 = 6, s64 = 7, boolean = 9 };
 
 inline size_t size_of(Type type) {
   switch (type) {
     case Type::u8:
     case Type::s8:
+    case Type::boolean:
       return 1;
     case Type::s16:
       return 2;

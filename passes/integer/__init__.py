@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from mulshift.passes.integer.affine import affine
+from mulshift.passes.integer.attention import attention, softmax
 from mulshift.passes.integer.elementwise import add, mul, sub
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized, Rule
 from mulshift.passes.integer.move import MOVERS
+from mulshift.passes.integer.norm import norm
 from mulshift.passes.integer.pool import average_pool, global_average_pool, reduce_mean, reduce_sum
 from mulshift.passes.integer.prelu import prelu
 from mulshift.passes.integer.products import product_rule, write_biased
 from mulshift.passes.integer.resize import resize_linear
+from mulshift.passes.integer.rotary import rotary
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -53,6 +56,12 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": global_average_pool,
     "ReduceMean": reduce_mean,
     "ReduceSum": reduce_sum,
+    "LayerNormalization": norm,
+    "RMSNormalization": norm,
+    "Softmax": softmax,
+    "Attention": attention,
+    "MaskedAttention": attention,
+    "RotaryEmbedding": rotary,
 }
 
 __all__ = ["MOVERS", "RULES", "NoFormError", "Output", "Quantized"]

@@ -30,7 +30,7 @@ from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule, asked_to_stay
 from mulshift.passes.integer.quantization import storage, to_signed, to_unsigned
 from mulshift.passes.integer.scales import Width, identity_dyadic, requantization
-from mulshift.passes.integer.tables import table
+from mulshift.passes.integer.tables import FLOAT_FUNCTIONS, table
 
 ASSUMES = "mulshift.assumes"
 
@@ -132,7 +132,7 @@ class Lowering:
         return self.hold(made, base.q, out.value)
 
     def _written(self, node: ir.Node, out: Output) -> ir.Value:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in ("", "ai.onnx", FLOAT_FUNCTIONS):
             raise NoFormError(f"no integer form of {node.domain}::{node.op_type}")
         mover = self.mover_of(node)
         if mover is not None:

@@ -19,7 +19,16 @@ const TableKernels table = {table_bytes<V>, Table<V>::words};
 
 }  // namespace
 
-const Isa avx2_isa = {"avx2",           dense,           depthwise,         Tables<V>::elementwise,
-                       Tables<V>::lerp, Tables<V>::norm, Tables<V>::pool, Tables<V>::reduce, table};
+const Isa avx2_isa = {"avx2",
+                        dense,
+                        depthwise,
+                        Tables<V>::elementwise,
+                        Tables<V>::lerp,
+                        Tables<V>::norm,
+                        Tables<V>::pack,
+                        Tables<V>::pool,
+                        Tables<V>::reduce,
+                        Tables<V>::softmax,
+                        table};
 
 }  // namespace mulshift

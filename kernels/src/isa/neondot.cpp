@@ -16,7 +16,16 @@ const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKer
 
 }  // namespace
 
-const Isa neondot_isa = {"neondot",       dense,           depthwise,         Tables<V>::elementwise,
-                         Tables<V>::lerp, Tables<V>::norm, Tables<V>::pool, Tables<V>::reduce, Tables<V>::table};
+const Isa neondot_isa = {"neondot",
+                        dense,
+                        depthwise,
+                        Tables<V>::elementwise,
+                        Tables<V>::lerp,
+                        Tables<V>::norm,
+                        Tables<V>::pack,
+                        Tables<V>::pool,
+                        Tables<V>::reduce,
+                        Tables<V>::softmax,
+                        Tables<V>::table};
 
 }  // namespace mulshift

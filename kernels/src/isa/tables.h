@@ -5,8 +5,10 @@
 #include "../elementwise.h"
 #include "../lerp.h"
 #include "../norm.h"
+#include "../pack.h"
 #include "../pool.h"
 #include "../reduce.h"
+#include "../softmax.h"
 #include "../table.h"
 
 namespace mulshift {
@@ -17,8 +19,10 @@ struct Tables {
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
   static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
+  static constexpr PackKernels pack = {Pack<V>::rows};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
+  static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words};
 };
 

@@ -148,6 +148,17 @@ Output Node::output(const char* prefix) {
   return out;
 }
 
+Output Node::small_output(const char* prefix) {
+  const Output out = output(prefix);
+  const bool wide = out.type == Type::s32;
+  const int64_t low = wide ? 0 : lowest(out.type), high = wide ? 0 : highest(out.type);
+  if (ok() && (out.zero_point < low || out.zero_point > high)) {
+    fail("attribute '%szero_point' is %d, not from %d to %d", prefix, out.zero_point, static_cast<int>(low),
+         static_cast<int>(high));
+  }
+  return out;
+}
+
 Tensor Node::constant_or_none(size_t input, const char* what) {
   Tensor made;
   int is_constant = 0;

@@ -64,6 +64,8 @@ class Node {
   int32_t zero_point(const char* attribute, Type type);
   // PREFIXzero_point, PREFIXqmin, PREFIXqmax, PREFIXdtype.
   Output output(const char* prefix = "");
+  // The same where the zero point is added in 32 bits: an element of its type, and 0 where that has 32 bits itself.
+  Output small_output(const char* prefix = "");
 
   // An input that must be an initializer; it lives as long as the session.
   Tensor constant(size_t input, const char* what);

@@ -38,7 +38,7 @@ Kernel* make() {
 using Types = uint32_t;
 constexpr Types only(Type type) { return Types{1} << static_cast<int>(type); }
 constexpr Types U8 = only(Type::u8), S8 = only(Type::s8), S16 = only(Type::s16), S32 = only(Type::s32),
-                S64 = only(Type::s64);
+                S64 = only(Type::s64), BOOL = only(Type::boolean);
 
 // The element type of an output.
 struct OutputType {

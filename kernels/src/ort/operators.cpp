@@ -9,15 +9,21 @@ namespace ort {
 Kernel* make_add();
 Kernel* make_affine();
 Kernel* make_layer_norm();
+Kernel* make_attention();
 Kernel* make_lerp();
+Kernel* make_masked_attention();
+Kernel* make_matmul();
 Kernel* make_max_pool();
 Kernel* make_mul();
 Kernel* make_reduce_mean();
 Kernel* make_requantize();
 Kernel* make_rms_norm();
+Kernel* make_softmax();
 Kernel* make_table();
 
+void infer_attention(const Inference& inference);
 void infer_lerp(const Inference& inference);
+void infer_matmul(const Inference& inference);
 void infer_max_pool(const Inference& inference);
 void infer_reduce_mean(const Inference& inference);
 void infer_same(const Inference& inference);
@@ -32,12 +38,16 @@ const Operator rows[] = {
     {"Add", make_add, 2, {kSmall, kSmall}, 1, {kDtype}, infer_of_two},
     {"Affine", make_affine, 5, {kSmall, S32, S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"LayerNorm", make_layer_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
+    {"Attention", make_attention, 3, {U8, S8, S8}, 1, {kDtype}, infer_attention},
     {"Lerp", make_lerp, 5, {kSmall | S32, S64, S64, S32, S32}, 1, {always(Type::s32)}, infer_lerp},
+    {"MaskedAttention", make_masked_attention, 4, {U8, S8, S8, BOOL}, 1, {kDtype}, infer_attention},
+    {"MatMul", make_matmul, 4, {U8, S8, S32, S32}, 1, {kDtype}, infer_matmul},
     {"MaxPoolNhwc", make_max_pool, 1, {U8 | S8}, 1, {as_input(0)}, infer_max_pool},
     {"Mul", make_mul, 2, {kSmall, kSmall}, 1, {kDtype}, infer_of_two},
     {"ReduceMean", make_reduce_mean, 2, {kSmall, S64}, 1, {kDtype}, infer_reduce_mean},
     {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"RmsNorm", make_rms_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
+    {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
     {"Table", make_table, 2, {U8 | S8, kSmall}, 1, {as_input(1)}, infer_same},
 };
 

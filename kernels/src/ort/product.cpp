@@ -10,6 +10,7 @@
 #include "../depthwise.h"
 #include "../ratios.h"
 #include "operator.h"
+#include "serial.h"
 
 namespace mulshift {
 namespace ort {
@@ -96,13 +97,6 @@ class Product final : public Kernel {
     return out.count() * (base_ == depthwise_nhwc ? spec_.window.h * spec_.window.w : spec_.depth());
   }
 
-  static Parallel serial() {
-    return {[](const void*, size_t count, void (*task)(void*, size_t), void* data) {
-              for (size_t i = 0; i < count; ++i) task(data, i);
-            },
-            nullptr, 1};
-  }
-
   static bool same(const Shape& a, const Shape& b) {
     return a.rank == b.rank && std::memcmp(a.dims, b.dims, a.rank * sizeof(a.dims[0])) == 0;
   }
@@ -174,7 +168,7 @@ class Product final : public Kernel {
   void read_stages(Node& node, ColumnInputs* columns) {
     const Tensor b = node.constant(3, "b"), c = node.constant(4, "c");
     node.check_dyadic(b, c);
-    stages_.first = read_output(node, "");
+    stages_.first = node.small_output();
     if (!node.ok()) return;
     const size_t count = b.shape.count();
     if (count != c.shape.count() || (count != 1 && count != spec_.outputs)) {
@@ -191,18 +185,6 @@ class Product final : public Kernel {
     if (chosen_ & again_stage) read_again(node, input, last);
   }
 
-  // Stages are added and clamped in 32 bits: a zero point is an element of its type, and 0 where that has 32 itself.
-  static Output read_output(Node& node, const char* prefix) {
-    const Output out = node.output(prefix);
-    const bool wide = out.type == Type::s32;
-    const int64_t low = wide ? 0 : lowest(out.type), high = wide ? 0 : highest(out.type);
-    if (node.ok() && (out.zero_point < low || out.zero_point > high)) {
-      node.fail("attribute '%szero_point' is %d, not from %d to %d", prefix, out.zero_point, static_cast<int>(low),
-                static_cast<int>(high));
-    }
-    return out;
-  }
-
   Output read_add(Node& node, size_t input) {
     add_.r_type = node.type(input);
     add_.t_zero_point = stages_.first.zero_point;
@@ -210,7 +192,7 @@ class Product final : public Kernel {
     add_.t_multiplier = node.signed_multiplier("add_x_multiplier");
     add_.r_multiplier = node.signed_multiplier("add_y_multiplier");
     add_.shift = node.shift("add_shift");
-    add_.out = read_output(node, "add_");
+    add_.out = node.small_output("add_");
     if (!node.ok()) return add_.out;
     if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
     const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
@@ -238,7 +220,7 @@ class Product final : public Kernel {
     const Tensor b = node.constant(input, "q_b"), c = node.constant(input + 1, "q_c");
     node.check_dyadic(b, c);
     again_.x_zero_point = node.zero_point("q_x_zero_point", last.type);
-    again_.out = read_output(node, "q_");
+    again_.out = node.small_output("q_");
     if (!node.ok()) return;
     if (last.type == Type::s32 && again_.x_zero_point) {
       node.fail("attribute 'q_x_zero_point' of a 32-bit value is %d, not 0", again_.x_zero_point);

@@ -43,6 +43,8 @@ const char* name_of(Type type) {
       return "s32";
     case Type::s64:
       return "s64";
+    case Type::boolean:
+      return "bool";
     case Type::none:
       break;
   }

@@ -90,10 +90,34 @@ struct V {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(x, y)));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y)));
   }
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
+    const __m128i xy0 = _mm_unpacklo_epi8(x, y), xy1 = _mm_unpackhi_epi8(x, y);
+    const __m128i zw0 = _mm_unpacklo_epi8(z, w), zw1 = _mm_unpackhi_epi8(z, w);
+    write128(out, _mm_unpacklo_epi16(xy0, zw0));
+    write128(out + 16, _mm_unpackhi_epi16(xy0, zw0));
+    write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
+    write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
     add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));
     return sum;
+  }
+
+  // Upper halves of b are zero, so those of the products are.
+  static V high16(V a, V b) { return {_mm256_mulhi_epu16(a.lo, b.lo), _mm256_mulhi_epu16(a.hi, b.hi)}; }
+  int32_t greatest() const {
+    const __m256i eight = _mm256_max_epi32(lo, hi);
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+  int32_t sum() const {
+    const __m256i eight = _mm256_add_epi32(lo, hi);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
   }
 
   static V high(V a, V b) {

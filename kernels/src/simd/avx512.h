@@ -64,8 +64,32 @@ struct V {
                                                   _mm_unpackhi_epi8(x, y), 1);
     _mm512_storeu_si512(out, _mm512_cvtepu8_epi16(bytes));
   }
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
+    const __m128i xy0 = _mm_unpacklo_epi8(x, y), xy1 = _mm_unpackhi_epi8(x, y);
+    const __m128i zw0 = _mm_unpacklo_epi8(z, w), zw1 = _mm_unpackhi_epi8(z, w);
+    write128(out, _mm_unpacklo_epi16(xy0, zw0));
+    write128(out + 16, _mm_unpackhi_epi16(xy0, zw0));
+    write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
+    write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
+  }
+
+  // Upper halves of b are zero, so those of the products are.
+  static V high16(V a, V b) { return {_mm512_mulhi_epu16(a.v, b.v)}; }
+  int32_t greatest() const {
+    const __m256i eight = _mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+  int32_t sum() const {
+    const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
   }
 
   static V high(V a, V b) {

@@ -78,6 +78,9 @@ struct V {
     vst1q_s16(out + 16, vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(high))));
     vst1q_s16(out + 24, vreinterpretq_s16_u16(vmovl_high_u8(high)));
   }
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    vst4q_s8(out, {{vld1q_s8(a), vld1q_s8(b), vld1q_s8(c), vld1q_s8(d)}});
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);
@@ -87,6 +90,15 @@ struct V {
     }
     return sum;
   }
+
+  static V high16(V a, V b) {
+    return a.each(b, [](int32x4_t x, int32x4_t y) {
+      const uint32x4_t low = vandq_u32(vreinterpretq_u32_s32(x), vdupq_n_u32(0xffff));
+      return vreinterpretq_s32_u32(vshrq_n_u32(vmulq_u32(low, vreinterpretq_u32_s32(y)), 16));
+    });
+  }
+  int32_t greatest() const { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(v[0], v[1]), vmaxq_s32(v[2], v[3]))); }
+  int32_t sum() const { return vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3]))); }
 
   static V high(V a, V b) { return halves(multiply(a, b)); }
   static V high(V a, V b, V c, V d) { return halves(add(multiply(a, b), multiply(c, d))); }

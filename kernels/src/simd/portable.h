@@ -75,6 +75,15 @@ struct V {
       out[2 * i + 1] = b[i];
     }
   }
+  // out: [16][4] = (a, b, c, d) of each lane.
+  static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+    for (int i = 0; i < 16; ++i) {
+      out[4 * i] = a[i];
+      out[4 * i + 1] = b[i];
+      out[4 * i + 2] = c[i];
+      out[4 * i + 3] = d[i];
+    }
+  }
   // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1] modulo 2^32; x, w: [16][2].
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 16; ++i) {
@@ -83,6 +92,24 @@ struct V {
       sum.v[i] = static_cast<int32_t>(static_cast<uint32_t>(sum.v[i]) + first + second);
     }
     return sum;
+  }
+
+  // Floor of (a mod 2^16) * b / 2^16; 0 <= b < 2^16.
+  static V high16(V a, V b) {
+    return a.each(b, [](int32_t x, int32_t y) {
+      return static_cast<int32_t>((static_cast<uint32_t>(x) & 0xffff) * static_cast<uint32_t>(y) >> 16);
+    });
+  }
+  // The greatest lane, and the sum of all; it must fit int32.
+  int32_t greatest() const {
+    int32_t most = v[0];
+    for (const int32_t lane : v) most = lane > most ? lane : most;
+    return most;
+  }
+  int32_t sum() const {
+    int32_t all = 0;
+    for (const int32_t lane : v) all += lane;
+    return all;
   }
 
   // Floor of a * b / 2^32, and of (a * b + c * d) / 2^32; the sum must fit 64 bits.

@@ -1,0 +1,78 @@
+"""Attention and Softmax: scores stay integers from the product of queries and keys to the product with the values."""
+
+from __future__ import annotations
+
+from math import e, log2
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from mulshift.ir import AccumulatorOverflowError, attribute, describe, rank
+from mulshift.ir.dyadic import INT32_LIMIT
+from mulshift.ir.operators.attention import attention_bound, attention_dyadics
+from mulshift.ir.operators.exp2 import exponent_dyadic
+from mulshift.ir.operators.softmax import MOST_KEYS, SOFTMAX_MOST_SHIFT, SOFTMAX_OCTAVES, output_dyadic
+from mulshift.passes.integer.forms import NoFormError, Output
+from mulshift.passes.integer.tables import FLOAT_FUNCTIONS
+
+if TYPE_CHECKING:
+    from mulshift.passes.integer.lowering import Lowering
+
+_LOG2_E = log2(e)
+
+
+def attention(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
+    """u8 queries, s8 keys and values; see `mulshift.ir.operators.attention`."""
+    if node.domain != FLOAT_FUNCTIONS:
+        raise NoFormError("no integer form of this Attention; run fuse before")
+    q = low.as_unsigned(low.require(node.inputs[0]))
+    k, v = (low.as_signed(low.require(value)) for value in node.inputs[1:3])
+    depth, keys = _size(node.inputs[0], 3), _size(node.inputs[1], 1)
+    if depth is None:
+        raise NoFormError("the size of its heads is not known")
+    zero_points = int(q.q.zero_point), int(k.q.zero_point), int(v.q.zero_point)
+    most = MOST_KEYS if keys is None else keys
+    bound = attention_bound(depth, most, zero_points)
+    if bound >= INT32_LIMIT or most > MOST_KEYS:
+        raise AccumulatorOverflowError(
+            describe(node), f"its int32 sums over {most} keys may reach {bound}, beyond 2^31", "leave it in float"
+        )
+    scale = float(attribute(node, "scale", 1.0)) * float(q.q.scale) * float(k.q.scale)
+    if scale <= 0:
+        raise NoFormError(f"its scale {scale:g} is not positive")
+    score, share = attention_dyadics(scale * _LOG2_E, float(v.q.scale) / float(out.q.scale))
+    attributes = {
+        **dict(zip(("q_zero_point", "k_zero_point", "v_zero_point"), zero_points, strict=True)),
+        "score_multiplier": score.b,
+        "score_shift": score.c,
+        "multiplier": share.b,
+        "shift": share.c,
+    }
+    inputs = [q.value, k.value, v.value, *(m for m in node.inputs[3:4] if m is not None)]
+    made = low.mulshift(node.op_type, inputs, attributes, out, bound, "wide")
+    if keys is None:
+        low.assume(made, f"at most {MOST_KEYS} keys")
+    return made
+
+
+def softmax(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
+    """Over the last axis; see `mulshift.ir.operators.softmax`."""
+    dims, axis = rank(node.inputs[0]), int(attribute(node, "axis", -1))
+    if axis != -1 and (dims is None or axis != dims - 1):
+        raise NoFormError("it runs over another axis than the last")
+    x = low.require(node.inputs[0])
+    score = exponent_dyadic(float(x.q.scale) * _LOG2_E, SOFTMAX_OCTAVES)
+    share = output_dyadic(1 / float(out.q.scale), SOFTMAX_MOST_SHIFT)
+    attributes = {
+        "score_multiplier": score.b,
+        "score_shift": score.c,
+        "multiplier": share.b,
+        "shift": share.c,
+    }
+    return low.mulshift("Softmax", [x.value], attributes, out, 2 * x.q.magnitude, "wide")
+
+
+def _size(value: ir.Value | None, axis: int) -> int | None:
+    shape = None if value is None else value.shape
+    size = None if shape is None or len(shape) <= axis else shape[axis]
+    return size if isinstance(size, int) else None
