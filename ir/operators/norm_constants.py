@@ -110,7 +110,7 @@ def _unclamped(slope: Array, offset: Array, span: int) -> Array:
     """The largest |u / sqrt(v)| of each element for which y is not clamped."""
     largest = np.full(slope.shape, sqrt(slope.size))
     reach = np.divide(span + 1 + np.abs(offset), np.abs(slope), out=largest.copy(), where=slope != 0)
-    return np.minimum(largest, reach)
+    return np.asarray(np.minimum(largest, reach))
 
 
 def _size(values: Array) -> Array:
