@@ -125,6 +125,18 @@ def test_integer_width() -> None:
     assert check(model) == []
 
 
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
+def test_norms_carry_a_bound_and_a_width(op: str) -> None:
+    model = integer()
+    node = model.graph[1]
+    node.op_type = op
+    node.metadata_props["mulshift.accumulator_bound"] = str(2**31)
+    assert [line.split(" has ")[1].split(",")[0] for line in check(model)] == [
+        "no proven accumulator bound below 2^31",
+        "no width",
+    ]
+
+
 def test_float_islands_need_a_reason() -> None:
     text = INTEGER.replace("[d] y = DequantizeLinear(c, s)", "[d] e = DequantizeLinear(c, s) [exp] y = Exp(e)")
     model = graph(text, Level.INTEGER)
