@@ -228,7 +228,7 @@ def _dyadic(node: ir.Node) -> DyadicSummary | None:
     attributes = {k: a.value for k, a in node.attributes.items()}
     shift = attributes.get("shift")
     if isinstance(shift, int):
-        b = max(int(v) for k, v in attributes.items() if k.endswith("multiplier"))
+        b = max((int(v) for k, v in attributes.items() if k.endswith("multiplier")), default=1)
         return DyadicSummary(bits=b.bit_length(), shift=(shift, shift))
     if node.domain != "mulshift" or "qmin" not in attributes or len(node.inputs) < 3:
         return None

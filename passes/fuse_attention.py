@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import attribute, constant, rank, scalar, sole_user, users
+from mulshift.ir import add_initializer, attribute, constant, rank, scalar, sole_user, users
 from mulshift.passes.base import Pass
 from mulshift.passes.bool_masks import as_bool
 from mulshift.passes.float_functions import DOMAIN, domain_of
-from mulshift.passes.heads import SWAP, insert, positions_first, swapped, without_repeats
+from mulshift.passes.heads import SWAP, insert, one_head, positions_first, swapped, without_repeats
 from mulshift.passes.masks import MASK
 
 _SHARED = ("Identity", "Cast", "Dropout")
@@ -52,8 +53,9 @@ def _try(owner: Pass, model: ir.Model, softmax: ir.Node) -> str:
     if not _over_last_axis(softmax):
         return "the softmax runs over another axis than the last"
     q, key, value = scores.product.inputs[0], scores.product.inputs[1], mix.inputs[1]
-    if q is None or key is None or value is None or any(rank(v) != 4 for v in (q, key, value)):
-        return "its products do not have four axes"
+    if q is None or key is None or value is None or {rank(v) for v in (q, key, value)} not in ({4}, {3}):
+        return "its products do not have three or four axes"
+    single = rank(q) == 3
     k = positions_first(graph, _unscaled(key, scores), mix)
     if k is None:
         return "its keys are no transposed matrix for each head"
@@ -61,21 +63,44 @@ def _try(owner: Pass, model: ir.Model, softmax: ir.Node) -> str:
     masks = [_mask(graph, found, mix) for found in scores.masks]
     if any(m is None for m in masks):
         return f"'{scores.masks[masks.index(None)][0].name}' is added to its scores and is no mask"
-    operands: list[ir.Value | None] = [swapped(graph, q, mix), _grouped(graph, k, mix)]
-    operands.append(swapped(graph, without_repeats(value), mix))
+    operands: list[ir.Value | None]
+    if single:
+        operands = [one_head(graph, q, mix), k, one_head(graph, value, mix)]
+        masks = [_of_one_head(graph, m, mix) for m in masks]
+    else:
+        operands = [swapped(graph, q, mix), _grouped(graph, k, mix), swapped(graph, without_repeats(value), mix)]
     for more in masks[1:]:
         masks[0] = insert(graph, mix, "And", [masks[0], more], {})
     name = "MaskedAttention" if masks else "Attention"
     domain_of(model, name)
     y = insert(graph, mix, name, operands + masks[:1], {"scale": scores.factor}, DOMAIN)
-    out = mix.outputs[0]
-    y.shape = None if out.shape is None else ir.Shape([out.shape[i] for i in SWAP])
-    y.metadata_props.update(out.metadata_props)
-    made = insert(graph, mix, "Transpose", [y], {"perm": list(SWAP)})
-    made.shape = out.shape
+    made = _joined(graph, y, mix, single)
     owner.changed(softmax, f"{name}, scale {scores.factor:.6g}")
     ir.convenience.replace_nodes_and_values(graph, mix, [mix], [], mix.outputs, [made])
     return ""
+
+
+def _joined(graph: ir.Graph, y: ir.Value, mix: ir.Node, single: bool) -> ir.Value:
+    """y [B, M, H, E] in the layout of the product that it replaces."""
+    out = mix.outputs[0]
+    y.metadata_props.update(out.metadata_props)
+    if single:
+        y.shape = None if out.shape is None else ir.Shape([*out.shape[:2], 1, out.shape[2]])
+        axes = add_initializer(graph, f"{mix.name}.axes", np.asarray([2], np.int64))
+        made = insert(graph, mix, "Squeeze", [y, axes], {})
+    else:
+        y.shape = None if out.shape is None else ir.Shape([out.shape[i] for i in SWAP])
+        made = insert(graph, mix, "Transpose", [y], {"perm": list(SWAP)})
+    made.shape = out.shape
+    return made
+
+
+def _of_one_head(graph: ir.Graph, mask: ir.Value | None, before: ir.Node) -> ir.Value | None:
+    """A mask of scores [B, M, N] as one of [B, 1, M, N]."""
+    if mask is None or rank(mask) in (0, 1, 2):
+        return mask
+    axes = add_initializer(graph, f"{before.name}.axes", np.asarray([1], np.int64))
+    return insert(graph, before, "Unsqueeze", [mask, axes], {})
 
 
 def _grouped(graph: ir.Graph, k: ir.Value, before: ir.Node) -> ir.Value:

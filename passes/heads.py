@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import constant, inherit_origin, ints, rank
+from mulshift.ir import add_initializer, constant, inherit_origin, ints, rank
 
 SWAP = (0, 2, 1, 3)
 """Transpose between the two layouts, its own inverse."""
@@ -37,12 +38,22 @@ def swapped(graph: ir.Graph, value: ir.Value, before: ir.Node) -> ir.Value:
     return made
 
 
+def one_head(graph: ir.Graph, value: ir.Value, before: ir.Node) -> ir.Value:
+    """[B, S, 1, D] of [B, S, D]."""
+    axes = add_initializer(graph, f"{before.name}.axes", np.asarray([2], np.int64))
+    made = insert(graph, before, "Unsqueeze", [value, axes], {})
+    made.shape = None if value.shape is None else ir.Shape([*value.shape[:2], 1, value.shape[2]])
+    return made
+
+
 def positions_first(graph: ir.Graph, value: ir.Value | None, before: ir.Node) -> ir.Value | None:
-    """k as [B, N, G, D] of k^T = `value` [B, H, D, N]; None if it is no transposed matrix of heads."""
+    """k as [B, N, G, D] of k^T = `value` [B, H, D, N] or [B, D, N]; None if it is no transposed matrix of heads."""
     node = None if value is None else value.producer()
-    if value is None or node is None or node.domain != "" or rank(value) != 4:
+    if value is None or node is None or node.domain != "":
         return None
     perm = _perm(node)
+    if perm == (0, 2, 1) and node.inputs[0] is not None:
+        return one_head(graph, node.inputs[0], before)
     if perm == (0, 2, 3, 1):
         return node.inputs[0]
     if perm == (0, 1, 3, 2) and node.inputs[0] is not None:

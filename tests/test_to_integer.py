@@ -89,7 +89,7 @@ def test_an_unknown_policy_is_a_usage_error() -> None:
 
 ISLAND = """(float[1,4] x) => (float[1,4] y) {
   h = MatMul (x, w)
-  s = Softmax (h)
+  s = LogSoftmax (h)
   y = MatMul (s, w2)
 }"""
 
@@ -100,14 +100,14 @@ def island() -> ir.Model:
 
 def test_what_has_no_integer_form_stays_float_and_says_why() -> None:
     integer = g.check(island(), {"x": g.normal(1, 4)}, steps=3, islands=1)
-    (softmax,) = [n for n in integer.graph if n.op_type == "Softmax"]
-    assert softmax.metadata_props["mulshift.float_reason"] == "no integer form of Softmax"
+    (softmax,) = [n for n in integer.graph if n.op_type == "LogSoftmax"]
+    assert softmax.metadata_props["mulshift.float_reason"] == "no integer form of LogSoftmax"
     assert softmax.inputs[0].producer().op_type == "DequantizeLinear"
     assert [n.op_type for n in softmax.outputs[0].consumers()] == ["QuantizeLinear"]
 
 
 def test_float_islands_are_forbidden_on_request() -> None:
-    with pytest.raises(UnsupportedError, match=r"Softmax.*no integer form of Softmax.*float-islands report"):
+    with pytest.raises(UnsupportedError, match=r"LogSoftmax.*no integer form of LogSoftmax.*float-islands report"):
         g.lower(island(), float_islands="forbid")
 
 

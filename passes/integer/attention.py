@@ -13,6 +13,7 @@ from mulshift.ir.operators.attention import attention_bound, attention_dyadics
 from mulshift.ir.operators.exp2 import exponent_dyadic
 from mulshift.ir.operators.softmax import MOST_KEYS, SOFTMAX_MOST_SHIFT, SOFTMAX_OCTAVES, output_dyadic
 from mulshift.passes.integer.forms import NoFormError, Output
+from mulshift.passes.integer.quantization import storage
 from mulshift.passes.integer.tables import FLOAT_FUNCTIONS
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ def attention(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
 
 
 def softmax(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
-    """Over the last axis; see `mulshift.ir.operators.softmax`."""
-    dims, axis = rank(node.inputs[0]), int(attribute(node, "axis", -1))
-    if axis != -1 and (dims is None or axis != dims - 1):
-        raise NoFormError("it runs over another axis than the last")
-    x = low.require(node.inputs[0])
+    """Over one axis, which is moved to the end and back; see `mulshift.ir.operators.softmax`."""
+    x, dims, axis = low.require(node.inputs[0]), rank(node.inputs[0]), int(attribute(node, "axis", -1))
+    if dims is None and axis != -1:
+        raise NoFormError("the rank of its input is not known")
+    perm = [] if dims is None or axis in (-1, dims - 1) else list(range(dims))
+    if perm:
+        perm[axis], perm[-1] = perm[-1], perm[axis]
     score = exponent_dyadic(float(x.q.scale) * _LOG2_E, SOFTMAX_OCTAVES)
     share = output_dyadic(1 / float(out.q.scale), SOFTMAX_MOST_SHIFT)
     attributes = {
@@ -69,7 +72,9 @@ def softmax(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
         "multiplier": share.b,
         "shift": share.c,
     }
-    return low.mulshift("Softmax", [x.value], attributes, out, 2 * x.q.magnitude, "wide")
+    moved = low.standard("Transpose", [x.value], {"perm": perm}, storage(x.q.spec)) if perm else x.value
+    made = low.mulshift("Softmax", [moved], attributes, out, 2 * x.q.magnitude, "wide")
+    return low.standard("Transpose", [made], {"perm": perm}, out.dtype, out.value.shape) if perm else made
 
 
 def _size(value: ir.Value | None, axis: int) -> int | None:
