@@ -236,6 +236,16 @@ def test_norm_at_the_extremes(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
+def test_norm_to_the_last_bit_of_r(op: str) -> None:
+    """z of 25 bits and many rows: where r is off by one in 2^31, some of them round to another y."""
+    rng = np.random.default_rng(0)
+    x = np.zeros((4000, 256), S16)
+    x[:, [3, 200]] = rng.integers(-32768, 32768, (4000, 2))
+    a = {"x_zero_point": 0, "epsilon": 0, "fraction": 20, "shift": 2, **output(S32, -(2**31), 2**31 - 1, 0)}
+    check(op, [x, np.full(256, 120, S32), np.zeros(256, S32)], a)
+
+
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
 def test_norm_at_the_proven_bound(op: str) -> None:
     """|z| is at most 7095, and one more in bias is refused (test_kernel_errors.py)."""
     w, bias = S32([0, 302675, 0]), S32([0, 2**31 - 1 - 2**8 - 302675 * 7095, 0])
