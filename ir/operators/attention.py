@@ -94,7 +94,8 @@ _BODY = (
   e = Cast <to = 2> (weight)
   e_wide = Cast <to = 7> (weight)
   sum = ReduceSum <keepdims = 1> (e_wide, rest)
-  total = Max (sum, at1)
+  is_some = Greater (sum, at0)
+  total = Where (is_some, sum, at1)
 
   v_wide = Cast <to = 6> (v)
   v_raised = Add (v_wide, to_unsigned)

@@ -23,6 +23,10 @@ void reduce();
 void max_pool();
 void lerp();
 
+void attention();
+void softmax();
+void matmul();
+
 }  // namespace cases
 }  // namespace mulshift
 
