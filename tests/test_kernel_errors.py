@@ -135,7 +135,12 @@ CASES += [
     ("MatMul", [X, MATRIX, S32([[1]]), TWO], MATMUL, "not one or one for each column"),
     ("MatMul", [X, MATRIX, ONE, S32([63])], MATMUL, "a shift c is not from 2 to 62"),
     ("MatMul", [X, MATRIX, ONE, TWO], MATMUL | {"w_zero_point": 128}, "'w_zero_point' is 128"),
-    ("MatMul", [DEEP[0, 0].repeat(2, 1), DEEP_KEYS[0, 0].repeat(2, 1).T, ONE, TWO], MATMUL | {"w_zero_point": 127}, "overflow"),
+    (
+        "MatMul",
+        [DEEP[0, 0].repeat(2, 1), DEEP_KEYS[0, 0].repeat(2, 1).T, ONE, TWO],
+        MATMUL | {"w_zero_point": 127},
+        "overflow",
+    ),
 ]
 
 

@@ -256,7 +256,12 @@ def _attention(rng: np.random.Generator, z: int) -> tuple[list[Any], dict[str, A
     if rng.random() < 0.7:
         b, c = rng.integers(2**13, 2**16), 15
     a = {"q_zero_point": z, "k_zero_point": int(integers(rng, S8, 1)[0]), "v_zero_point": int(integers(rng, S8, 1)[0])}
-    a |= {"score_multiplier": int(b), "score_shift": int(c), "multiplier": int(multiplier), "shift": min(int(shift), 38)}
+    a |= {
+        "score_multiplier": int(b),
+        "score_shift": int(c),
+        "multiplier": int(multiplier),
+        "shift": min(int(shift), 38),
+    }
     return [q, k, v], a, (batch, groups * shared, rows, keys)
 
 
@@ -264,7 +269,7 @@ def _attention(rng: np.random.Generator, z: int) -> tuple[list[Any], dict[str, A
 @given(seeds, outputs, zero_points)
 def test_attention(seed: int, kind: tuple[Any, int, int], z: int) -> None:
     rng = np.random.default_rng(seed)
-    inputs, a, (batch, heads, rows, keys) = _attention(rng, z)
+    inputs, a, (batch, heads, rows, _) = _attention(rng, z)
     assert check("Attention", inputs, a | output(kind, z)).shape == (batch, rows, heads, inputs[2].shape[3])
 
 

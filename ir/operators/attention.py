@@ -1,7 +1,7 @@
 """Attention and MaskedAttention: scaled dot-product attention whose scores never leave integers.
 
-q: u8 [B, M, H, D]; k: s8 [B, N, G, D]; v: s8 [B, N, G, E]; H a multiple of G, head h reads h // (H / G) (grouped queries);
-y: [B, M, H, E]. mask: bool, broadcast to [B, H, M, N], true where the key may be attended.
+q: u8 [B, M, H, D]; k: s8 [B, N, G, D]; v: s8 [B, N, G, E]; y: [B, M, H, E]. Grouped queries: H is a multiple of G, head
+h reads h // (H / G). mask: bool, broadcast to [B, H, M, N], true where the key may be attended.
 
     s_j = sum_d (q - zq) * (k_j - zk)
     d_j = max s - s_j                                                        over attended keys
@@ -37,8 +37,7 @@ SCORE_LIMIT = 2**30
 MASKED = -SCORE_LIMIT
 _ZERO_POINTS = "q_zero_point, k_zero_point, v_zero_point"
 
-_BODY = (
-    """
+_BODY = """
   q_shape = Shape (q)
   k_shape = Shape (k)
   v_shape = Shape (v)
@@ -114,7 +113,6 @@ _BODY = (
   y_shape = Concat <axis = 0> (same, rest, width)
   y = Reshape (y_turned, y_shape)
 """
-)
 _MASK = f"""
   mask_shape = Concat <axis = 0> (batch, heads, rows, keys)
   mask_whole = Expand (mask, mask_shape)

@@ -1,8 +1,8 @@
 """Division of a row by its sum, without dividing: `multiplier / (2^shift * total)` as `b / 2^c`, one pair a row.
 
 total: s64 in [1, 2^40). `L = floor(log2 total)` by counting leading zeros, `m = total * 2^(30-L)`, floored, in
-[2^30, 2^31). R approximates 2^60 / m from below: the tangent of 1/x at 0.75 (off by at most 1/9), then three Newton steps,
-each of which squares that error: 9^-8 < 2^-25, and floors of a few units of 2^-29.
+[2^30, 2^31). R approximates 2^60 / m from below: the tangent of 1/x at 0.75 (off by at most 1/9), then three Newton
+steps, each of which squares that error: 9^-8 < 2^-25, and floors of a few units of 2^-29.
 
     R = 1431655764 - ((m * 477218589) >> 30)                        2^29 * (8/3 - 16/9 * m/2^31)
     R = (R * (2^31 - (((m * R) >> 30) + 1))) >> 30                  three times

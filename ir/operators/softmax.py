@@ -3,11 +3,12 @@
 x: u8, s8, s16 or s32 [..., N], N <= 65536; y of the same shape. With d_j = min(max x - x_j, 2^31 - 1):
 
     t_j = min((d_j * score_multiplier + 2^(score_shift-1)) >> score_shift, 24 * 4096)
-    e_j = (p(t_j) << 7) >> i(t_j)                    exp2.py; Q23, below 2^23 by less than one unit; 2^23 for the maximum
+    e_j = (p(t_j) << 7) >> i(t_j)                    exp2.py; Q23, floored; 2^23 for the maximum
     y_j = clamp(((e_j * b + 2^(c-1)) >> c) + z)      b / 2^c = multiplier / 2^shift / sum e, reciprocal.py
 
-score_multiplier / 2^score_shift = 4096 * s_x * log2(e); multiplier / 2^shift = 1 / s_y, shift <= 22. x's zero point cancels.
-The sum is below 2^40: c <= 22 + 39. (The body has no Min or Max of int64: those of ONNX Runtime 1.31 compare 32 bits.)
+score_multiplier / 2^score_shift = 4096 * s_x * log2(e); multiplier / 2^shift = 1 / s_y, shift <= 22. x's zero point
+cancels. The sum is below 2^40: c <= 22 + 39. (The body has no Min or Max of int64: ONNX Runtime 1.31 compares 32 bits of
+each there.)
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def exponents(d: Array, a: Attributes, octaves: int) -> Array:
 
 
 def output_dyadic(ratio: float | Fraction, most_shift: int) -> Dyadic:
-    """`multiplier / 2^shift`, the most precise with that shift at most: each row's shift adds the logarithm of its sum."""
+    """`multiplier / 2^shift`, the most precise up to that shift: a row adds the logarithm of its sum to it."""
     bits = MAX_MANTISSA_BITS
     while bits > 1 and to_dyadic(ratio, bits).c > most_shift:
         bits -= 1
@@ -81,7 +82,9 @@ def softmax_dyadics(score_scale: float | Fraction, output_ratio: float | Fractio
         score_scale: s_x, what one unit of x stands for; of a softmax to base e.
         output_ratio: 1 / s_y.
     """
-    return exponent_dyadic(Fraction(score_scale) * LOG2_E, SOFTMAX_OCTAVES), output_dyadic(output_ratio, SOFTMAX_MOST_SHIFT)
+    return exponent_dyadic(Fraction(score_scale) * LOG2_E, SOFTMAX_OCTAVES), output_dyadic(
+        output_ratio, SOFTMAX_MOST_SHIFT
+    )
 
 
 def _reference(a: Attributes, x: Array) -> Array:
