@@ -7,8 +7,8 @@ x: u8, s8, s16 or s32 [..., N], N <= 65536; y of the same shape. With d_j = min(
     y_j = clamp(((e_j * b + 2^(c-1)) >> c) + z)      b / 2^c = multiplier / 2^shift / sum e, reciprocal.py
 
 score_multiplier / 2^score_shift = 4096 * s_x * log2(e); multiplier / 2^shift = 1 / s_y, shift <= 22. x's zero point
-cancels. The sum is below 2^40: c <= 22 + 39. (The body has no Min or Max of int64: ONNX Runtime 1.31 compares 32 bits of
-each there.)
+cancels. The sum is below 2^40: c <= 22 + 39. (The body has no Min or Max of int64: ONNX Runtime 1.31 compares 32 bits
+of each there.)
 """
 
 from __future__ import annotations

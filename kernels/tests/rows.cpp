@@ -16,10 +16,10 @@ namespace {
 const uint8_t* u8(const Bytes& bytes) { return reinterpret_cast<const uint8_t*>(bytes.data()); }
 const int8_t* s8(const Bytes& bytes) { return reinterpret_cast<const int8_t*>(bytes.data()); }
 
-// b / 2^c so that differences of that spread are some octaves apart, or any.
+// b / 2^c so that differences of that spread are some octaves apart, now and then far too many.
 void draw_exponent(int spread_bits, int32_t* b, int32_t* c) {
   const Ratios ratios = draw_ratios();
-  const int near = draw(-3, 5);
+  const int near = one_in(5) ? draw(15, 25) : draw(-3, 5);
   dyadic(ratios, 12 + near - spread_bits, b, c);
 }
 
