@@ -385,7 +385,7 @@ ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
 
 
 def _score_dyadic(rng: Rng, spread: float, units: int) -> dict[str, int]:
-    """Scores of that spread are some octaves apart; or all alike, or all but one of them zero; in any width of b."""
+    """Scores of that spread are about some octaves apart, by a b of any width; or any b / 2^c."""
     exponent = float(np.log2(units / spread)) + float(rng.uniform(-3, 4))
     bits = int(rng.integers(2, 32))
     shift = int(np.clip(bits - exponent, 2, 62))

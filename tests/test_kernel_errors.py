@@ -103,6 +103,74 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
 ]
 
 
+FOUR = np.zeros((2, 3, 4, 5), U8)
+KEYS = np.zeros((2, 7, 2, 5), S8)
+QKV = [FOUR, KEYS, KEYS]
+POWERS = {"score_multiplier": 1, "score_shift": 2, "multiplier": 1, "shift": 2, **OUT}
+ATTENTION = {"q_zero_point": 0, "k_zero_point": 0, "v_zero_point": 0, **POWERS}
+MATMUL = {"x_zero_point": 0, "w_zero_point": 0, **OUT}
+MATRIX = np.zeros((3, 4), S8)
+MANY_KEYS = np.zeros((2, 65537, 2, 1), S8)
+DEEP, DEEP_KEYS = np.zeros((1, 1, 1, 33026), U8), np.zeros((1, 1, 1, 33026), S8)
+
+CASES += [
+    *(
+        ("Attention", QKV, {k: v for k, v in ATTENTION.items() if k != name}, f"'{name}' is missing")
+        for name in ATTENTION
+    ),
+    ("Attention", [FOUR[0], KEYS, KEYS], ATTENTION, "q must have 4 axes, it has 3"),
+    ("Attention", [FOUR, KEYS[None], KEYS], ATTENTION, "k must have 4 axes, it has 5"),
+    ("Attention", [FOUR, KEYS, KEYS[0, 0, 0]], ATTENTION, "v must have 4 axes, it has 1"),
+    ("Attention", [FOUR[:1], KEYS, KEYS], ATTENTION, "q, k and v differ in their batch"),
+    ("Attention", [FOUR, KEYS, KEYS[:1]], ATTENTION, "q, k and v differ in their batch"),
+    ("Attention", [FOUR, KEYS, KEYS[:, 1:]], ATTENTION, "k has 7 keys, v has 6"),
+    ("Attention", [FOUR, KEYS, KEYS[:, :, 1:]], ATTENTION, "k has 2 heads, v has 1"),
+    ("Attention", [FOUR[..., 1:], KEYS, KEYS], ATTENTION, "q has 4 elements a head, k has 5"),
+    ("Attention", [FOUR[:, :, 1:], KEYS, KEYS], ATTENTION, "3 heads of q do not divide into 2 of k"),
+    ("Attention", [FOUR, KEYS[:, :, :0], KEYS[:, :, :0]], ATTENTION, "4 heads of q do not divide into 0 of k"),
+    ("Attention", [FOUR, KEYS[:, :0], KEYS[:, :0]], ATTENTION, "k must have 1 to 65536 keys"),
+    ("Attention", [FOUR[..., :1], MANY_KEYS, MANY_KEYS], ATTENTION, "k must have 1 to 65536 keys"),
+    ("Attention", [DEEP, DEEP_KEYS, DEEP_KEYS], ATTENTION, "its int32 scores may overflow"),
+    (
+        "Attention",
+        [FOUR[..., :1], MANY_KEYS[:, 1:], MANY_KEYS[:, 1:]],
+        ATTENTION | {"v_zero_point": 1},
+        "its int32 sums over the keys may overflow",
+    ),
+    ("Attention", QKV, ATTENTION | {"q_zero_point": -1}, "'q_zero_point' is -1, not from 0 to 255"),
+    ("Attention", QKV, ATTENTION | {"k_zero_point": 128}, "'k_zero_point' is 128, not from -128 to 127"),
+    ("Attention", QKV, ATTENTION | {"v_zero_point": -129}, "'v_zero_point' is -129, not from -128 to 127"),
+    ("Attention", QKV, ATTENTION | {"score_multiplier": -1}, "'score_multiplier' is -1"),
+    ("Attention", QKV, ATTENTION | {"score_shift": 63}, "'score_shift' is 63, not from 2 to 62"),
+    ("Attention", QKV, ATTENTION | {"multiplier": 2**31}, "'multiplier' is 2147483648"),
+    ("Attention", QKV, ATTENTION | {"shift": 39}, "'shift' is 39, not from 2 to 38"),
+    ("Attention", QKV, ATTENTION | {"zero_point": 256}, "'zero_point' is 256, not from 0 to 255"),
+    ("MaskedAttention", [*QKV, np.ones(6, bool)], ATTENTION, "mask does not broadcast to the scores"),
+    ("MaskedAttention", [*QKV, np.ones((3, 1, 1, 7), bool)], ATTENTION, "mask does not broadcast to the scores"),
+    ("MaskedAttention", [*QKV, np.ones((1, 2, 4, 3, 7), bool)], ATTENTION, "mask has 5 axes, more than 4"),
+    ("Softmax", [np.zeros((), U8)], POWERS, "x must have at least one axis"),
+    ("Softmax", [np.zeros((1, 65537), U8)], POWERS, "x has 65537 elements along the last axis, more than 65536"),
+    ("Softmax", [X], POWERS | {"shift": 23}, "'shift' is 23, not from 2 to 22"),
+    ("Softmax", [X], POWERS | {"score_shift": 1}, "'score_shift' is 1, not from 2 to 62"),
+    ("Softmax", [X], {k: v for k, v in POWERS.items() if k != "multiplier"}, "'multiplier' is missing"),
+    ("MatMul", [X[0], MATRIX, ONE, TWO], MATMUL, "x and w must have at least 2 axes"),
+    ("MatMul", [X, MATRIX[0], ONE, TWO], MATMUL, "x and w must have at least 2 axes"),
+    ("MatMul", [X, MATRIX[1:], ONE, TWO], MATMUL, "x has 3 elements along k, w has 2"),
+    ("MatMul", [np.zeros((2, 2, 3), U8), np.zeros((3, 3, 4), S8), ONE, TWO], MATMUL, "of x and w do not broadcast"),
+    ("MatMul", [X, MATRIX, S32([1, 1]), S32([2, 2])], MATMUL, "not one for each of 4 columns"),
+    ("MatMul", [X, MATRIX, S32([1, 1]), TWO], MATMUL, "b has 2 and c 1 elements"),
+    ("MatMul", [X, MATRIX, S32([[1]]), TWO], MATMUL, "not one or one for each column"),
+    ("MatMul", [X, MATRIX, ONE, S32([63])], MATMUL, "a shift c is not from 2 to 62"),
+    ("MatMul", [X, MATRIX, ONE, TWO], MATMUL | {"w_zero_point": 128}, "'w_zero_point' is 128"),
+    (
+        "MatMul",
+        [DEEP[0, 0].repeat(2, 1), DEEP_KEYS[0, 0].repeat(2, 1).T, ONE, TWO],
+        MATMUL | {"w_zero_point": 127},
+        "overflow",
+    ),
+]
+
+
 def _message(model: onnx.ModelProto, feeds: dict[str, Any]) -> str:
     """What ONNX Runtime says instead of running it."""
     with pytest.raises(Exception, match="ONNXRuntimeError") as caught:
@@ -148,6 +216,11 @@ def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[s
         ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),
         ("LayerNorm", [X.astype(S32), N3, N3], NORM),
         ("RmsNorm", [X, N3.astype(np.int64), N3], NORM),
+        ("Attention", [FOUR, KEYS.astype(U8), KEYS], ATTENTION),
+        ("MaskedAttention", [*QKV, np.ones(7, U8)], ATTENTION),
+        ("MaskedAttention", QKV, ATTENTION),
+        ("Softmax", [X.astype(np.int64)], POWERS),
+        ("MatMul", [X, MATRIX.astype(U8), ONE, TWO], MATMUL),
     ],
 )
 def test_types_without_a_kernel_name_the_node(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:

@@ -182,12 +182,17 @@ def test_elementwise_kernels_equal_the_exact_ones(plain: list[str]) -> None:
 def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     kinds = Counter(line.split()[1] for line in plain)
     assert kinds.keys() == set(
-        "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp"
-        " norm".split()
+        (
+            "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp "
+            "attention softmax matmul norm"
+        ).split()
     )
     text = "\n".join(plain)
     for op in ("requantize", "add", "mul", "affine"):
         assert [way for way in WAYS if f" {op} way {way}" not in text] == [], op
     for stage in ("first", "add", "again"):
         assert [way for way in WAYS if f" {stage} {way}" not in text] == [], stage
+    for op in ("attention", "softmax"):
+        assert [way for way in WAYS if not re.search(f" {op} .*, way {way}", text)] == [], op
+    assert " masked, " in text and " whole, " in text
     assert "table" in text and "may overflow" in text and "exact" in text

@@ -249,6 +249,78 @@ def test_norm_at_the_extremes(op: str, opset: int) -> None:
             check(op, [x[:, :1], w[:1], bias[:1]], a | output((S16, -32768, 32767), 0), opset)
 
 
+@FEW
+@given(seeds, outputs, st.sampled_from([U8, S8, S16, S32]), zero_points, st.integers(1, 40))
+def test_softmax(seed: int, kind: tuple[Any, int, int], dtype: Any, z: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = integers(rng, dtype, 2, 3, n)
+    (b, multiplier), (c, shift) = dyadics(rng, (2,))
+    if seed % 4:
+        b, c = rng.integers(2**13, 2**16), 15 + {U8: 0, S8: 0, S16: 8, S32: 22}[dtype]
+    a = {"score_multiplier": int(b), "score_shift": int(c), "multiplier": int(multiplier), "shift": min(int(shift), 22)}
+    check("Softmax", [x], a | output(kind, z))
+
+
+def test_softmax_of_the_extremes_of_32_bits() -> None:
+    x = np.array([[2**31 - 1, -(2**31), 0, -1], [-(2**31)] * 4, [2**31 - 1] * 4], S32)
+    for b, c in ((2**31 - 1, 2), (2**31 - 1, 62), (0, 2), (1, 17), (3, 18)):
+        a = {"score_multiplier": b, "score_shift": c, "multiplier": 2**30, "shift": 22}
+        check("Softmax", [x], a | output((U8, 0, 255), 0))
+
+
+def test_softmax_of_the_longest_rows() -> None:
+    """Sums of powers up to 2^39."""
+    x = np.full((2, 65536), 3, U8)
+    x[1, 7] = 255
+    a = {"score_multiplier": 2**13, "score_shift": 15, "multiplier": 2**30, "shift": 14}
+    assert check("Softmax", [x], a | output((S16, -32768, 32767), 0))[0, 0] == 1
+
+
+def _attention(rng: np.random.Generator, z: int) -> tuple[list[Any], dict[str, Any], tuple[int, ...]]:
+    """Inputs, attributes but the output's, shape of the scores."""
+    batch, rows, keys, groups, shared = (int(v) for v in rng.integers(1, (3, 9, 12, 3, 4)))
+    depth, width = (int(v) for v in rng.integers(1, 20, 2))
+    q = integers(rng, U8, batch, rows, groups * shared, depth)
+    k, v = integers(rng, S8, batch, keys, groups, depth), integers(rng, S8, batch, keys, groups, width)
+    (b, multiplier), (c, shift) = dyadics(rng, (2,))
+    if rng.random() < 0.7:
+        b, c = rng.integers(2**13, 2**16), 15
+    a = {"q_zero_point": z, "k_zero_point": int(integers(rng, S8, 1)[0]), "v_zero_point": int(integers(rng, S8, 1)[0])}
+    a |= {
+        "score_multiplier": int(b),
+        "score_shift": int(c),
+        "multiplier": int(multiplier),
+        "shift": min(int(shift), 38),
+    }
+    return [q, k, v], a, (batch, groups * shared, rows, keys)
+
+
+@FEW
+@given(seeds, outputs, zero_points)
+def test_attention(seed: int, kind: tuple[Any, int, int], z: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, a, (batch, heads, rows, _) = _attention(rng, z)
+    assert check("Attention", inputs, a | output(kind, z)).shape == (batch, rows, heads, inputs[2].shape[3])
+
+
+@FEW
+@given(seeds, outputs, zero_points, st.sampled_from(["whole", "batch", "keys", "rows", "causal", "none"]))
+def test_masked_attention(seed: int, kind: tuple[Any, int, int], z: int, how: str) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, a, shape = _attention(rng, z)
+    part = {"batch": (shape[0], 1, 1, shape[3]), "keys": shape[3:], "rows": (shape[1], shape[2], 1)}.get(how, shape)
+    mask = np.tri(*shape[2:], dtype=bool) if how == "causal" else rng.random(part) < (0 if how == "none" else 0.5)
+    check("MaskedAttention", [*inputs, mask], a | output(kind, z))
+
+
+def test_attention_without_a_mask_attends_all() -> None:
+    rng = np.random.default_rng(0)
+    inputs, a, shape = _attention(rng, 7)
+    a |= OUTPUT_U8
+    plain = OPERATORS["Attention"].reference(a, *inputs)
+    assert np.array_equal(OPERATORS["MaskedAttention"].reference(a, *inputs, np.ones(shape, bool)), plain)
+
+
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_bodies_are_valid_and_declare_what_they_call(name: str, opset: int) -> None:

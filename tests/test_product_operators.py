@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import NAME, U8, one_node, open_session
 from malformed_nodes import Draft, draft, malformed
-from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, check_node, random_node
+from random_nodes import ELEMENTWISE, KERNEL_NAMES, PRODUCT_NAMES, ROWS, check_node, random_node
 
 from mulshift import kernels
 from mulshift.ir import OPERATORS
@@ -46,6 +46,13 @@ def test_elementwise_operators_of_any_size(op: str, seed: int) -> None:
     _check_seed(op, seed)
 
 
+@pytest.mark.parametrize("op", ROWS)
+@settings(max_examples=8)
+@given(seeds)
+def test_attention_softmax_and_products_of_activations(op: str, seed: int) -> None:
+    _check_seed(op, seed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("op", KERNEL_NAMES)
 @settings(max_examples=60)
@@ -54,7 +61,7 @@ def test_often(op: str, seed: int) -> None:
     _check_seed(op, seed)
 
 
-@pytest.mark.parametrize("op", PRODUCT_NAMES)
+@pytest.mark.parametrize("op", [*PRODUCT_NAMES, *ROWS])
 @settings(max_examples=1)
 @given(seeds)
 def test_kernels_equal_the_bodies_on_stock_onnx_runtime(op: str, seed: int) -> None:

@@ -1,7 +1,7 @@
 """Attention and MaskedAttention: scaled dot-product attention whose scores never leave integers.
 
-q: u8 [B, M, H, D]; k: s8 [B, N, G, D]; v: s8 [B, N, G, E]; H a multiple of G, head h reads h // (H / G) (grouped
-queries); y: [B, M, H, E]. mask: bool, broadcast to [B, H, M, N], true where the key may be attended.
+q: u8 [B, M, H, D]; k: s8 [B, N, G, D]; v: s8 [B, N, G, E]; y: [B, M, H, E]. Grouped queries: H is a multiple of G, head
+h reads h // (H / G). mask: bool, broadcast to [B, H, M, N], true where the key may be attended.
 
     s_j = sum_d (q - zq) * (k_j - zk)
     d_j = max s - s_j                                                        over attended keys
@@ -93,7 +93,8 @@ _BODY = """
   e = Cast <to = 2> (weight)
   e_wide = Cast <to = 7> (weight)
   sum = ReduceSum <keepdims = 1> (e_wide, rest)
-  total = Max (sum, at1)
+  is_some = Greater (sum, at0)
+  total = Where (is_some, sum, at1)
 
   v_wide = Cast <to = 6> (v)
   v_raised = Add (v_wide, to_unsigned)

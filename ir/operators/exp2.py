@@ -4,8 +4,8 @@ t: s32 >= 0, in 4096ths of a base-2 logarithm. `i = t >> 12`, `f = t & 4095`, an
 
     p = 65536 - ((f * (45341 - ((f * (15200 - ((f * 2632) >> 12))) >> 12))) >> 12)
 
-is 2^16 * 2^(-f/4096) to within 5 units (7.6e-5 of it), falls with f from 65536 to 32769, and has no product of 2^28.
-The coefficients are the best of a search around the minimax cubic, over all 4096 values of f with these floors.
+is 2^16 * 2^(-f/4096) to within 5 units, falls with f from 65536 to 32769, and has no product of 2^28. The coefficients
+are the best of a search around the minimax cubic, over all 4096 values of f with these floors.
 """
 
 from __future__ import annotations

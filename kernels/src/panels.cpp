@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kPartBytes = 32 * 1024;  // of one panel: about the first-level cache
 }
 
-bool Panels::reserve(const Dense&, size_t k, size_t n) {
+bool Panels::reserve(size_t k, size_t n) {
   k4_ = (k + 3) / 4;
   panels_ = whole_panels(n) / kPanel;
   data_ = packed_.reserve(panels_ * k4_ * kPanel * 4 + 1);
@@ -27,14 +27,14 @@ bool Panels::expand(const Dense& dense) {
 }
 
 bool Panels::pack(const Dense& dense, const int8_t* x, size_t stride, size_t k, size_t n) {
-  if (!reserve(dense, k, n)) return false;
+  if (!reserve(k, n)) return false;
   isa()->pack.rows(x, stride, k, n, static_cast<int8_t*>(packed_.data()));
   return expand(dense);
 }
 
 bool Panels::pack_transposed(const Dense& dense, const int8_t* x, size_t stride, size_t k, size_t n) {
-  if (!reserve(dense, k, n)) return false;
-  mulshift::pack_transposed(x, stride, k, n, static_cast<int8_t*>(packed_.data()));
+  if (!reserve(k, n)) return false;
+  isa()->pack.columns(x, stride, k, n, static_cast<int8_t*>(packed_.data()));
   return expand(dense);
 }
 

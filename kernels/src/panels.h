@@ -33,7 +33,7 @@ class Panels {
                 int32_t* acc) const;
 
  private:
-  bool reserve(const Dense& dense, size_t k, size_t n);
+  bool reserve(size_t k, size_t n);
   bool expand(const Dense& dense);
 
   size_t k4_ = 0, panels_ = 0, stride_ = 0;

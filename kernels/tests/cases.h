@@ -24,6 +24,10 @@ void max_pool();
 void lerp();
 void norm();
 
+void attention();
+void softmax();
+void matmul();
+
 }  // namespace cases
 }  // namespace mulshift
 

@@ -19,7 +19,7 @@ struct Tables {
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
   static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
-  static constexpr PackKernels pack = {Pack<V>::rows};
+  static constexpr PackKernels pack = {Pack<V>::rows, Pack<V>::columns};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
   static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};

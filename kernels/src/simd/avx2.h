@@ -99,6 +99,15 @@ struct V {
     write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
     write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
   }
+  static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
+    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
+    const __m128i xy0 = _mm_unpacklo_epi32(x, y), xy1 = _mm_unpackhi_epi32(x, y);
+    const __m128i zw0 = _mm_unpacklo_epi32(z, w), zw1 = _mm_unpackhi_epi32(z, w);
+    write128(out, _mm_unpacklo_epi64(xy0, zw0));
+    write128(out + stride, _mm_unpackhi_epi64(xy0, zw0));
+    write128(out + 2 * stride, _mm_unpacklo_epi64(xy1, zw1));
+    write128(out + 3 * stride, _mm_unpackhi_epi64(xy1, zw1));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
     add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));

@@ -81,6 +81,16 @@ struct V {
   static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
     vst4q_s8(out, {{vld1q_s8(a), vld1q_s8(b), vld1q_s8(c), vld1q_s8(d)}});
   }
+  static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
+    const int32x4_t x = vreinterpretq_s32_s8(vld1q_s8(a)), y = vreinterpretq_s32_s8(vld1q_s8(b));
+    const int32x4_t z = vreinterpretq_s32_s8(vld1q_s8(c)), w = vreinterpretq_s32_s8(vld1q_s8(d));
+    const int64x2_t xy0 = vreinterpretq_s64_s32(vzip1q_s32(x, y)), xy1 = vreinterpretq_s64_s32(vzip2q_s32(x, y));
+    const int64x2_t zw0 = vreinterpretq_s64_s32(vzip1q_s32(z, w)), zw1 = vreinterpretq_s64_s32(vzip2q_s32(z, w));
+    vst1q_s8(out, vreinterpretq_s8_s64(vzip1q_s64(xy0, zw0)));
+    vst1q_s8(out + stride, vreinterpretq_s8_s64(vzip2q_s64(xy0, zw0)));
+    vst1q_s8(out + 2 * stride, vreinterpretq_s8_s64(vzip1q_s64(xy1, zw1)));
+    vst1q_s8(out + 3 * stride, vreinterpretq_s8_s64(vzip2q_s64(xy1, zw1)));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);

@@ -84,6 +84,15 @@ struct V {
       out[4 * i + 3] = d[i];
     }
   }
+  // Four rows of four words of 4 bytes; column i goes to out + i * stride.
+  static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
+    for (int i = 0; i < 4; ++i) {
+      std::memcpy(out + i * stride, a + 4 * i, 4);
+      std::memcpy(out + i * stride + 4, b + 4 * i, 4);
+      std::memcpy(out + i * stride + 8, c + 4 * i, 4);
+      std::memcpy(out + i * stride + 12, d + 4 * i, 4);
+    }
+  }
   // sum + x[..][0] * w[..][0] + x[..][1] * w[..][1] modulo 2^32; x, w: [16][2].
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 16; ++i) {

@@ -60,9 +60,19 @@ inline __m512i shift_right(__m512i x, __m512i counts) {
   return x;
 }
 
+inline __m512i high_of_products(__m512i x, __m512i y) {
+  uint16_t a[32], b[32];
+  std::memcpy(a, &x, sizeof(a));
+  std::memcpy(b, &y, sizeof(b));
+  for (int i = 0; i < 32; ++i) a[i] = static_cast<uint16_t>(static_cast<uint32_t>(a[i]) * b[i] >> 16);
+  std::memcpy(&x, a, sizeof(a));
+  return x;
+}
+
 }  // namespace emulated
 }  // namespace mulshift
 
+inline __m512i _mm512_mulhi_epu16(__m512i x, __m512i y) { return mulshift::emulated::high_of_products(x, y); }
 inline __m512i _mm512_srav_epi32(__m512i x, __m512i c) { return mulshift::emulated::shift_right<int32_t, 16>(x, c); }
 inline __m512i _mm512_srav_epi64(__m512i x, __m512i c) { return mulshift::emulated::shift_right<int64_t, 8>(x, c); }
 inline __m512i _mm512_srai_epi64(__m512i x, int c) { return _mm512_srav_epi64(x, _mm512_set1_epi64(c)); }
