@@ -1,8 +1,8 @@
 """Where the output channels of a node go: which channel of its maker every element downstream is a multiple of.
 
 A tag is an int64 array of the rank of a value, with 1 where it does not vary: `tag[i]` is the channel of the maker that
-element i is proportional to. If the maker's channel c is scaled by f_c, element i is scaled by f_tag[i], as long as only
-operators of the table below lie between: they move elements, or are positively homogeneous in the tagged ones.
+element i is proportional to. If channel c is scaled by f_c, element i is scaled by f_tag[i], as long as only operators of
+the table below lie between: they move elements, or are positively homogeneous in the tagged ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from mulshift.passes.linear_weights import linear_of
 from mulshift.passes.shape_values import Dim, dims_of
 
 FLOAT_DOMAIN = "mulshift.float"
+ATTENTIONS = ("Attention", "MaskedAttention")
+"""`softmax(scale * q k^T) v`, without and with a mask: one node of our domain, [B, S, heads, dim]."""
 
 
 @dataclass(eq=False)
@@ -125,7 +127,7 @@ def widened(tag: Array, n: int) -> Array:
     return tag.reshape((1,) * (n - tag.ndim) + tag.shape)
 
 
-# Operators: (flow, node, tags of the inputs) -> tags of the outputs, or why scales cannot pass -------------------------
+# Operators: (flow, node, tags of the inputs) -> tags of the outputs, or why scales cannot pass ------------------------
 
 Made: TypeAlias = "list[Array] | str"
 Tags: TypeAlias = "Sequence[Array | None]"
@@ -238,6 +240,17 @@ def _slice(flow: Flow, node: ir.Node, tags: Tags) -> Made:
     return [tag]
 
 
+def _gather(flow: Flow, node: ir.Node, tags: Tags) -> Made:
+    """Whole slices: a token, an image."""
+    tag, n = _only_first(node, tags), rank(node.inputs[1])
+    if isinstance(tag, str):
+        return tag
+    axis = attribute(node, "axis", 0) % tag.ndim
+    if n is None or tag.shape[axis] > 1:
+        return _fails(node, "picks channels")
+    return [tag.reshape((*tag.shape[:axis], *(1,) * n, *tag.shape[axis + 1 :]))]
+
+
 def _split(flow: Flow, node: ir.Node, tags: Tags) -> Made:
     tag, axis = _only_first(node, tags), attribute(node, "axis", 0)
     if isinstance(tag, str):
@@ -313,7 +326,7 @@ def _product(flow: Flow, node: ir.Node, tags: Tags) -> Made:
 
 
 def _attention(flow: Flow, node: ir.Node, tags: Tags) -> Made:
-    """`Attention(q, k, v[, mask])`, [B, S, heads, dim]; query head h reads key and value head `h * kv heads // heads`."""
+    """`(q, k, v[, mask])`, [B, S, heads, dim]; query head h reads head `h * kv heads // heads` of keys and values."""
     tagged = [i for i, t in enumerate(tags) if t is not None]
     tag, heads = tags[tagged[0]], (dims_of(node.outputs[0]) or (None,) * 4)[2]
     if len(tagged) != 1 or tag is None or tagged[0] > 2 or tag.ndim != 4 or tag.shape[:2] != (1, 1):
@@ -348,9 +361,10 @@ RULES: dict[tuple[str, str], Callable[[Flow, ir.Node, Tags], Made]] = {
     ("", "Transpose"): _transpose,
     ("", "Expand"): _expand,
     ("", "Slice"): _slice,
+    ("", "Gather"): _gather,
     ("", "Split"): _split,
     ("", "Concat"): _concat,
     ("", "MatMul"): _product,
-    (FLOAT_DOMAIN, "Attention"): _attention,
+    **{(FLOAT_DOMAIN, op): _attention for op in ATTENTIONS},
     (FLOAT_DOMAIN, "RotaryEmbedding"): _rotary,
 }

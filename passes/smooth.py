@@ -27,9 +27,9 @@ class Smooth(Pass):
 
         y = W x = (W S) (S^-1 x),    S = diag(s),    s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)
 
-    A region is one activation x whose readers are all linear operators, and a maker that absorbs S^-1 exactly: scale and
-    bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through moves
-    of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and the values of attention
+    A region is one activation x whose readers are all linear operators, and a maker that absorbs S^-1 exactly: scale
+    and bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through moves
+    of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and values of attention
     (`softmax(q k^T) v`; heads that share keys and values share s). Queries and keys are regions too: `q S^-1` and `k S`
     have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary embedding
     turns into each other.
@@ -72,10 +72,10 @@ class Smooth(Pass):
         regions = find_regions(model.graph, self.skipped)
         if not regions:
             return
-        seen = {region: [Seen(operand) for operand in region.operands] for region in regions}
-        done = self._watch(model, [s for views in seen.values() for s in views], len(regions))
+        seen = {region: {operand: Seen(operand) for operand in region.operands} for region in regions}
+        done = self._watch(model, [view for views in seen.values() for view in views.values()], len(regions))
         for i, region in enumerate(regions):
-            if all((view.low <= view.high).all() for view in seen[region]):
+            if all((view.low <= view.high).all() for view in seen[region].values()):
                 choice = choose(measure(region, seen.pop(region), self.bits, self.weight_bits), self.alphas)
                 self._report(region, choice)
                 if choice.strengths:
@@ -112,7 +112,9 @@ class Smooth(Pass):
             self.progress(done, total)
 
     def _report(self, region: Region, choice: Choice) -> None:
-        readers = [f"'{node.name}'" for node in region.readers] or [f"'{flow.maker.name}'" for flow, _ in region.flows[1:]]
+        readers = [f"'{node.name}'" for node in region.readers] or [
+            f"'{flow.maker.name}'" for flow, _ in region.flows[1:]
+        ]
         where = region.flows[0][0].maker
         if not choice.strengths:
             return self.skipped(where, f"{region.kind}: {_db(choice.before)} dB, no strength is clearly better")

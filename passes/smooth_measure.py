@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ ROWS = 512
 """Rows of an activation that are kept."""
 SCORE_ROWS = 192
 """Rows of queries and of keys whose scores are measured, each with each."""
-COLUMNS = 2048
+COLUMNS = 1024
 """Output channels of a reader that are measured."""
 MARGIN = 0.02
 """A strength has to lower the error by this part."""
@@ -84,7 +84,7 @@ class Seen:
         self._rows = np.concatenate([self._rows, found[kept]])
 
     def _kept(self, index: Array) -> Array:
-        return (index * _HASH) % _WORD < (_WORD >> self._halvings)
+        return np.asarray((index * _HASH) % _WORD < (_WORD >> self._halvings))
 
     @property
     def rows(self) -> Array:
@@ -112,38 +112,41 @@ class Measure:
     w: Array
 
 
-def measure(region: Region, seen: Sequence[Seen], bits: int, weight_bits: int) -> Measure:
-    """How a region is measured; `seen` are its operands in order."""
+def measure(region: Region, seen: Mapping[Operand, Seen], bits: int, weight_bits: int) -> Measure:
+    """How a region is measured; `seen` has its operands."""
     if region.keys is not None:
-        return _scores(region, seen[0], seen[1], bits)
+        return _scores(region, seen[region.keys[0]], seen[region.keys[1]], bits)
     return _readers(region, seen, bits, weight_bits)
 
 
-def _readers(region: Region, seen: Sequence[Seen], bits: int, weight_bits: int) -> Measure:
+def _readers(region: Region, seen: Mapping[Operand, Seen], bits: int, weight_bits: int) -> Measure:
     """`W S` rounded a column, `S^-1 x` a tensor: the mean of the readers' relative errors."""
     x, w = np.zeros(region.size), np.zeros(region.size)
-    parts: list[tuple[Seen, Array, Array, Array]] = []
-    for (node, operand), rows in zip(region.readers.items(), seen, strict=True):
+    rows = {operand: view.rows for operand, view in seen.items()}
+    parts: list[tuple[Operand, Array, Array]] = []
+    for node, operand in region.readers.items():
         stored = plain_weight(node)
         assert stored is not None
         matrix = input_rows(node, stored)
-        np.maximum.at(x, operand.group, rows.largest())
+        np.maximum.at(x, operand.group, seen[operand].largest())
         np.maximum.at(w, operand.group, np.abs(matrix).max(axis=1).astype(np.float64))
         step = -(-matrix.shape[1] // COLUMNS)
         part = np.ascontiguousarray(matrix[:, ::step], np.float32)
-        parts.append((rows, rows.rows, part, rows.rows @ part))
+        parts.append((operand, part, rows[operand] @ part))
 
     def error(s: Array) -> float:
+        q = {operand: _rounded_operand(view, rows[operand], s[operand.group], bits) for operand, view in seen.items()}
         total = 0.0
-        rounded: dict[Seen, Array] = {}
-        for view, rows, matrix, exact in parts:
-            group = s[view.operand.group]
-            q = _round(rows / group, view.low / group, view.high / group, bits)
-            got = q @ _round_columns(matrix * group[:, None], weight_bits)
-            total += _relative(exact, got) / len(parts)
+        for operand, matrix, exact in parts:
+            scaled = matrix * s[operand.group][:, None].astype(matrix.dtype)
+            total += _relative(exact, q[operand] @ _round_columns(scaled, weight_bits)) / len(parts)
         return total
 
     return Measure(error, x, w)
+
+
+def _rounded_operand(seen: Seen, rows: Array, s: Array, bits: int) -> Array:
+    return _round(rows / s.astype(rows.dtype), seen.low / s, seen.high / s, bits)
 
 
 def _scores(region: Region, q: Seen, k: Seen, bits: int) -> Measure:
@@ -157,7 +160,7 @@ def _scores(region: Region, q: Seen, k: Seen, bits: int) -> Measure:
     def error(s: Array) -> float:
         a, b = s[q.operand.group], s[k.operand.group]
         bound = float(np.abs(k.largest() * b).max())
-        rounded = _round(queries / a, q.low / a, q.high / a, bits), _round_symmetric(keys * b, bound, bits)
+        rounded = _rounded_operand(q, queries, a, bits), _round_symmetric(keys * b, bound, bits)
         return _relative(exact, _by_head(*rounded, q.operand.heads, k.operand.heads))
 
     return Measure(error, x, w)
@@ -171,8 +174,8 @@ def _by_head(q: Array, k: Array, heads: int, key_heads: int) -> Array:
 
 
 def _relative(exact: Array, got: Array) -> float:
-    power = float(np.square(exact, dtype=np.float64).sum())
-    return float(np.square(got - exact, dtype=np.float64).sum()) / power if power else 0.0
+    power, difference = float(np.vdot(exact, exact)), got - exact
+    return float(np.vdot(difference, difference)) / power if power else 0.0
 
 
 def _round(x: Array, low: Array, high: Array, bits: int) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from mulshift.ir import Array, attribute, constant, rank
 from mulshift.ir.metadata import RANGE
 from mulshift.passes.calibrate import EXTREMES
-from mulshift.passes.channel_flow import FLOAT_DOMAIN, Flow, follow, plain_weight, widened
+from mulshift.passes.channel_flow import ATTENTIONS, FLOAT_DOMAIN, Flow, follow, plain_weight, widened
 from mulshift.passes.linear_weights import bias_of, linear_of, renew, set_bias, set_weight, weight_of
 from mulshift.passes.shape_values import dims_of
 
@@ -53,8 +54,8 @@ class Region:
 
     @property
     def operands(self) -> list[Operand]:
-        """Everything that has to be seen."""
-        return [*self.readers.values(), *(self.keys or ())]
+        """Everything that has to be seen, each once."""
+        return list(dict.fromkeys([*self.readers.values(), *(self.keys or ())]))
 
 
 Skip = Callable[[ir.Node, str], None]
@@ -83,8 +84,9 @@ def find_regions(graph: ir.Graph, skip: Skip) -> list[Region]:
         region = _score_region(product, sides)
         if isinstance(region, Region):
             found.append(region)
-        for flow in sides.values() if isinstance(region, str) else ():
-            skip(flow.maker, region)  # type: ignore[arg-type]
+        else:
+            for flow in sides.values():
+                skip(flow.maker, region)
     return found
 
 
@@ -127,10 +129,12 @@ def _maker(node: ir.Node) -> tuple[int, int] | str | None:
 def _linear_region(flow: Flow) -> Region:
     label = _groups(flow.channels, flow.bound)
     readers: dict[ir.Node, Operand] = {}
+    known: dict[tuple[ir.Value, int], Operand] = {}
     for node, channel in flow.readers.items():
         row, value = linear_of(node), node.inputs[0]
         assert row is not None and value is not None
-        readers[node] = Operand(value, (row.axis_in(node) % flow.tags[value].ndim,), label[channel])
+        axis = row.axis_in(node) % flow.tags[value].ndim
+        readers[node] = known.setdefault((value, axis), Operand(value, (axis,), label[channel]))
     norm = (flow.maker.domain, flow.maker.op_type) in NORMS
     kind = "values" if "product" in flow.passed else "gated" if "gate" in flow.passed else "norm" if norm else "linear"
     return Region(kind, ((flow, label),), readers, None, int(label.max(initial=-1)) + 1)
@@ -143,41 +147,44 @@ def _score_region(product: ir.Node, sides: dict[int, Flow]) -> Region | str:
     q, k = sides[0], sides[1]
     if q.readers or k.readers:
         return f"its channels go both to the scores '{product.name}' and elsewhere"
-    tags = [_by_head(product, i, sides[i].tags[product.inputs[i]]) for i in (0, 1)]  # type: ignore[index]
-    if any(isinstance(t, str) for t in tags):
-        return next(t for t in tags if isinstance(t, str))
-    (axes_q, heads_q, tag_q), (axes_k, heads_k, tag_k) = tags  # type: ignore[misc]
+    left, right = (_by_head(product, i, sides[i].tags) for i in (0, 1))
+    if isinstance(left, str) or isinstance(right, str):
+        return left if isinstance(left, str) else str(right)
+    (value_q, axes_q, heads_q, tag_q), (value_k, axes_k, heads_k, tag_k) = left, right
     if heads_q % heads_k or tag_q.shape[1] != tag_k.shape[1]:
         return f"the heads of '{product.name}' do not match"
     shifted = [(a + q.channels, b + q.channels) for a, b in k.bound]
     met = (tag_q, tag_k.repeat(heads_q // heads_k, 0) + q.channels)
     label = _groups(q.channels + k.channels, [*q.bound, *shifted, met])
     both = (
-        Operand(product.inputs[0], axes_q, label[tag_q].reshape(-1), heads_q),  # type: ignore[arg-type]
-        Operand(product.inputs[1], axes_k, label[tag_k + q.channels].reshape(-1), heads_k),  # type: ignore[arg-type]
+        Operand(value_q, axes_q, label[tag_q].reshape(-1), heads_q),
+        Operand(value_k, axes_k, label[tag_k + q.channels].reshape(-1), heads_k),
     )
     flows = ((q, label[: q.channels]), (k, label[q.channels :]))
     return Region("scores", flows, {}, both, int(label.max()) + 1)
 
 
-def _by_head(product: ir.Node, index: int, tag: Array) -> tuple[tuple[int, ...], int, Array] | str:
-    """Axes of heads and channels, number of heads and the tag as [heads, dim] of one operand of a score product."""
-    dims = dims_of(product.inputs[index])
-    n = tag.ndim
-    inner = n - 1 if product.op_type == "Attention" or index == 0 else n - 2
-    head = 2 if product.op_type == "Attention" else n - 3
-    if dims is None or not isinstance(dims[inner], int):
-        return f"the shape of '{product.name}' is not known"
-    size = dims[head] if head >= 0 else None
-    if not isinstance(size, int) or (n == 3 and tag.shape[head] == 1):
-        head = -1  # rows of all batches and heads alike
+ByHead: TypeAlias = tuple[ir.Value, tuple[int, ...], int, Array]
+
+
+def _by_head(product: ir.Node, index: int, tags: Mapping[ir.Value, Array]) -> ByHead | str:
+    """One operand of a score product: axes of heads and channels, number of heads, the tag as [heads, dim]."""
+    value = product.inputs[index]
+    assert value is not None
+    tag, dims, fused = tags[value], dims_of(value), product.op_type in ATTENTIONS
+    inner = tag.ndim - (1 if fused or index == 0 else 2)
+    head = 2 if fused else tag.ndim - 3
+    dim, heads = None if dims is None else dims[inner], None if dims is None or head < 0 else dims[head]
+    if not isinstance(dim, int):
+        return f"the shape of '{value.name}' is not known"
+    if not isinstance(heads, int) or (tag.ndim == 3 and tag.shape[head] == 1):
+        head, heads = -1, 1  # rows of all batches alike
     if any(d > 1 for i, d in enumerate(tag.shape) if i not in (head, inner)):
-        return f"scales vary over more than the heads and channels of '{product.name}'"
+        return f"scales vary over more than the heads and channels of '{value.name}'"
     if head < 0:
-        return (inner,), 1, np.broadcast_to(tag.reshape(1, -1), (1, int(dims[inner])))
+        return value, (inner,), 1, np.broadcast_to(tag.reshape(1, -1), (1, dim))
     plain = np.moveaxis(tag, (head, inner), (-2, -1)).reshape(tag.shape[head], tag.shape[inner])
-    assert isinstance(size, int)
-    return (head, inner), size, np.broadcast_to(plain, (size, int(dims[inner])))
+    return value, (head, inner), heads, np.broadcast_to(plain, (heads, dim))
 
 
 def _groups(channels: int, bound: list[tuple[Array, Array]]) -> Array:
@@ -237,5 +244,3 @@ def _scale_constant(graph: ir.Graph, node: ir.Node, index: int, factor: Array) -
         new = new[0]
     if new.shape != c.shape or (new != c).any():  # zeros stay shared
         renew(graph, node, index, new, str(value.name))
-
-
