@@ -1,8 +1,8 @@
 """Where the output channels of a node go: which channel of its maker every element downstream is a multiple of.
 
 A tag is an int64 array of the rank of a value, with 1 where it does not vary: `tag[i]` is the channel of the maker that
-element i is proportional to. If channel c is scaled by f_c, element i is scaled by f_tag[i], as long as only operators of
-the table below lie between: they move elements, or are positively homogeneous in the tagged ones.
+element i is proportional to. If channel c is scaled by f_c, element i is scaled by f_tag[i], as long as only operators
+of the table below lie between: they move elements, or are positively homogeneous in the tagged ones.
 """
 
 from __future__ import annotations

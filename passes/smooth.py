@@ -28,10 +28,10 @@ class Smooth(Pass):
         y = W x = (W S) (S^-1 x),    S = diag(s),    s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)
 
     A region is one activation x whose readers are all linear operators, and a maker that absorbs S^-1 exactly: scale
-    and bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through moves
-    of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and values of attention
-    (`softmax(q k^T) v`; heads that share keys and values share s). Queries and keys are regions too: `q S^-1` and `k S`
-    have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary embedding
+    and bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through
+    moves of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and the values of
+    attention (`softmax(q k^T) v`; heads that share keys and values share s). Queries and keys are regions too: `q S^-1`
+    and `k S` have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary embedding
     turns into each other.
 
     The measure: mean squared error of the readers' outputs (of the scores), x rounded a tensor, weights an output

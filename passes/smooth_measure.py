@@ -194,7 +194,7 @@ def _round_symmetric(x: Array, bound: float, bits: int) -> Array:
 def _round_columns(w: Array, bits: int) -> Array:
     scale = np.abs(w).max(axis=0) / (2 ** (bits - 1) - 1)
     scale[scale == 0] = 1.0
-    return (np.rint(w / scale) * scale).astype(np.float32)
+    return np.asarray(np.rint(w / scale) * scale, np.float32)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mulshift.ir.metadata import RANGE
 from mulshift.passes.calibrate import EXTREMES
 from mulshift.passes.channel_flow import ATTENTIONS, FLOAT_DOMAIN, Flow, follow, plain_weight, widened
 from mulshift.passes.linear_weights import bias_of, linear_of, renew, set_bias, set_weight, weight_of
+from mulshift.passes.outliers import OUTLIERS
 from mulshift.passes.shape_values import dims_of
 
 
@@ -232,6 +233,7 @@ def _scale_maker(graph: ir.Graph, flow: Flow, factor: Array) -> None:
     for value in flow.tags:
         value.metadata_props.pop(RANGE, None)
         value.metadata_props.pop(EXTREMES, None)
+        value.metadata_props.pop(OUTLIERS, None)
 
 
 def _scale_constant(graph: ir.Graph, node: ir.Node, index: int, factor: Array) -> None:
