@@ -31,12 +31,12 @@ class Smooth(Pass):
     and bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through
     moves of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and the values of
     attention (`softmax(q k^T) v`; heads that share keys and values share s). Queries and keys are regions too: `q S^-1`
-    and `k S` have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary embedding
-    turns into each other.
+    and `k S` have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary
+    embedding turns into each other.
 
     The measure: mean squared error of the readers' outputs (of the scores), x rounded a tensor, weights an output
     channel, relative to the float outputs, on kept rows. A region keeps s = 1 unless that is clearly worse; the
-    strengths are tried again on what was chosen until none helps, so that a second run finds nothing to do. Channels
+    strengths are tried again on what was chosen until none helps, so that a second run finds next to nothing. Channels
     without range keep s = 1. Calibrated ranges of what is scaled are dropped: calibrate after it.
 
     Attributes:
