@@ -36,7 +36,7 @@ class Flow:
         shifts: (Add or Sub, index of its constant), which has to be scaled with the rest.
         readers: linear node -> channel that each of its input channels is a multiple of.
         scores: (product of two activations, operand index) whose sum runs over tagged channels: `q k^T`.
-        passed: what lies between, of "product" and "gate".
+        passed: what lies between, of "product" and "gate", and the tagged value that enters it.
     """
 
     maker: ir.Node
@@ -46,7 +46,7 @@ class Flow:
     shifts: list[tuple[ir.Node, int]] = field(default_factory=list)
     readers: dict[ir.Node, Array] = field(default_factory=dict)
     scores: list[tuple[ir.Node, int]] = field(default_factory=list)
-    passed: set[str] = field(default_factory=set)
+    passed: dict[str, ir.Value] = field(default_factory=dict)
 
 
 def follow(maker: ir.Node, channels: int, axis: int, order: Mapping[ir.Node, int]) -> Flow | str:
@@ -305,7 +305,7 @@ def _mul(flow: Flow, node: ir.Node, tags: Tags) -> Made:
     if n is None or len(tagged) != 1 or (node.op_type == "Div" and tagged != [0]):
         return _fails(node, "is not linear in it")
     if constant(node.inputs[1 - tagged[0]]) is None:
-        flow.passed.add("gate")
+        flow.passed.setdefault("gate", node.inputs[tagged[0]])  # type: ignore[arg-type]
     return [widened(t, n) for t in tags if t is not None]
 
 
@@ -317,7 +317,7 @@ def _product(flow: Flow, node: ir.Node, tags: Tags) -> Made:
         return _fails(node, "is not linear in it")
     inner, outer = (-1, -2) if index == 0 else (-2, -1)
     if tag.shape[inner] == 1:
-        flow.passed.add("product")
+        flow.passed.setdefault("product", node.inputs[index])  # type: ignore[arg-type]
         return [widened(tag, n)]
     if tag.shape[outer] > 1:
         return _fails(node, "sums over scales that vary along its other axis")
@@ -334,7 +334,7 @@ def _attention(flow: Flow, node: ir.Node, tags: Tags) -> Made:
     if tagged[0] < 2:
         flow.scores.append((node, tagged[0]))
         return []
-    flow.passed.add("product")
+    flow.passed.setdefault("product", node.inputs[2])  # type: ignore[arg-type]
     if tag.shape[2] == 1:
         return [tag]
     return [tag.repeat(heads // tag.shape[2], 2)] if isinstance(heads, int) else _fails(node, "has unknown heads")

@@ -40,22 +40,20 @@ class Outliers:
 
     def update(self, tensor: torch.Tensor) -> None:
         """Take one finite tensor in; fewer than two positions are none."""
-        import torch
-
         if tensor.ndim < 2 or tensor.shape[-2] < 2 or not tensor.numel():
             return
         x = tensor.detach()
         first, rest = x[..., 0, :], x[..., 1:, :]
         self.first.update(first, counted=self.counted)
-        over = tuple(range(x.ndim - 1))
-        low, high = torch.amin(rest, over).double().numpy(), torch.amax(rest, over).double().numpy()
-        self.low, self.high = min(self.low, float(low.min())), max(self.high, float(high.max()))
+        self.low, self.high = min(self.low, float(rest.amin())), max(self.high, float(rest.amax()))
         self.rest += rest.numel()
-        found = np.maximum(np.abs(low), np.abs(high))
-        found = np.maximum(found, first.abs().reshape(-1, x.shape[-1]).amax(0).double().numpy())
+        if self.largest is not None and self.largest.shape != x.shape[-1:]:
+            self.largest = np.zeros(0)
+            return
+        found = x.abs().reshape(-1, x.shape[-1]).amax(0).double().numpy()
         if self.largest is None:
             self.largest = found
-        self.largest = np.maximum(self.largest, found) if self.largest.shape == found.shape else np.zeros(0)
+        self.largest = np.maximum(self.largest, found)
 
     @property
     def position(self) -> float | None:

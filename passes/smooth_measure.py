@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -120,10 +120,14 @@ def measure(region: Region, seen: Mapping[Operand, Seen], bits: int, weight_bits
 
 
 def _readers(region: Region, seen: Mapping[Operand, Seen], bits: int, weight_bits: int) -> Measure:
-    """`W S` rounded a column, `S^-1 x` a tensor: the mean of the readers' relative errors."""
+    """`W S` rounded a column, `S^-1 x` a tensor: the mean of the readers' relative errors.
+
+    Where x is a product, the factor v that is scaled is rounded as well. Its error d reaches x times what v is
+    multiplied by, taken as `rms(x_j) / rms(v_j)`, and adds `W (d rms(x) / rms(v))`.
+    """
     x, w = np.zeros(region.size), np.zeros(region.size)
-    rows = {operand: view.rows for operand, view in seen.items()}
-    parts: list[tuple[Operand, Array, Array]] = []
+    rows = {operand: seen[operand].rows for operand in region.readers.values()}
+    parts: list[Part] = []
     for node, operand in region.readers.items():
         stored = plain_weight(node)
         assert stored is not None
@@ -135,14 +139,48 @@ def _readers(region: Region, seen: Mapping[Operand, Seen], bits: int, weight_bit
         parts.append((operand, part, rows[operand] @ part))
 
     def error(s: Array) -> float:
-        q = {operand: _rounded_operand(view, rows[operand], s[operand.group], bits) for operand, view in seen.items()}
+        q = {operand: _rounded_operand(seen[operand], r, s[operand.group], bits) for operand, r in rows.items()}
         total = 0.0
         for operand, matrix, exact in parts:
             scaled = matrix * s[operand.group][:, None].astype(matrix.dtype)
             total += _relative(exact, q[operand] @ _round_columns(scaled, weight_bits)) / len(parts)
-        return total
+        return total + (0.0 if entering is None else entering(s))
 
+    entering = _entering(region, seen, rows, parts, bits)
     return Measure(error, x, w)
+
+
+Part: TypeAlias = tuple[Operand, Array, Array]
+
+
+def _entering(
+    region: Region, seen: Mapping[Operand, Seen], rows: Mapping[Operand, Array], parts: Sequence[Part], bits: int
+) -> Error | None:
+    """The error that rounding the scaled factor of a product leaves in the readers; keys and values are symmetric."""
+    if region.entry is None:
+        return None
+    operand, places = region.entry
+    view, v = seen[operand], seen[operand].rows
+
+    def error(s: Array) -> float:
+        group, total = s[operand.group], 0.0
+        if region.kind == "values":
+            rounded = _round_symmetric(v / group, float((view.largest() / group).max()), bits)
+        else:
+            rounded = _rounded_operand(view, v, group, bits)
+        d = rounded * group.astype(v.dtype) - v
+        for (read, matrix, exact), place in zip(parts, places.values(), strict=True):
+            gain = _rms(rows[read]) / np.maximum(_rms(v)[place], np.finfo(np.float32).tiny)
+            left = (d[:, place] * gain) @ matrix
+            power = float(np.vdot(exact, exact)) / len(exact)
+            total += float(np.vdot(left, left)) / len(left) / power if power else 0.0
+        return total / len(parts)
+
+    return error
+
+
+def _rms(rows: Array) -> Array:
+    return np.asarray(np.sqrt(np.square(rows).mean(axis=0)))
 
 
 def _rounded_operand(seen: Seen, rows: Array, s: Array, bits: int) -> Array:

@@ -45,6 +45,8 @@ class Region:
         readers: linear node -> what it reads.
         keys: of "scores": q and k; there are no readers then.
         size: number of groups.
+        entry: of "values" and "gated": the factor that is scaled, which is rounded too; and for each reader, which
+            channel of that each of its input channels is a multiple of.
     """
 
     kind: str
@@ -52,11 +54,12 @@ class Region:
     readers: dict[ir.Node, Operand]
     keys: tuple[Operand, Operand] | None
     size: int
+    entry: tuple[Operand, dict[ir.Node, Array]] | None = None
 
     @property
     def operands(self) -> list[Operand]:
         """Everything that has to be seen, each once."""
-        return list(dict.fromkeys([*self.readers.values(), *(self.keys or ())]))
+        return list(dict.fromkeys([*self.readers.values(), *(self.keys or ()), *(self.entry or ())[:1]]))
 
 
 Skip = Callable[[ir.Node, str], None]
@@ -138,7 +141,19 @@ def _linear_region(flow: Flow) -> Region:
         readers[node] = known.setdefault((value, axis), Operand(value, (axis,), label[channel]))
     norm = (flow.maker.domain, flow.maker.op_type) in NORMS
     kind = "values" if "product" in flow.passed else "gated" if "gate" in flow.passed else "norm" if norm else "linear"
-    return Region(kind, ((flow, label),), readers, None, int(label.max(initial=-1)) + 1)
+    return Region(kind, ((flow, label),), readers, None, int(label.max(initial=-1)) + 1, _entry(flow, label))
+
+
+def _entry(flow: Flow, label: Array) -> tuple[Operand, dict[ir.Node, Array]] | None:
+    value = flow.passed.get("product", flow.passed.get("gate"))
+    if value is None:
+        return None
+    tag = flow.tags[value]
+    axes = tuple(i for i, d in enumerate(tag.shape) if d > 1) or (tag.ndim - 1,)
+    channel = tag.reshape(-1)
+    place = np.zeros(flow.channels, np.int64)
+    place[channel] = np.arange(channel.size)
+    return Operand(value, axes, label[channel]), {node: place[read] for node, read in flow.readers.items()}
 
 
 def _score_region(product: ir.Node, sides: dict[int, Flow]) -> Region | str:
