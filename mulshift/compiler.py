@@ -23,6 +23,7 @@ from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, ve
 from mulshift.measure import measure
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE, TIMING_FILE, check_output, staged, write_text
 from mulshift.passes.calibrate import check_feeds
+from mulshift.passes.outliers import worst_outliers
 from mulshift.passes.pipeline import Pipeline, PipelineResult, Progress, silent
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.report import Facts, Report, make_report
@@ -170,7 +171,9 @@ def _finish(
     feeds = [(adapt(imported, s), adapt(reference, s), adapt(after, s)) for s in few]
     measured = measure(imported, reference, after, feeds)
     data = artifact.serialize()
-    facts = Facts(recipe.name, imported, after, artifact, len(data), result.records, measured, verified)
+    facts = Facts(
+        recipe.name, imported, after, artifact, len(data), result.records, measured, verified, worst_outliers(reference)
+    )
     report = make_report(facts)
     lock = Lock(
         sources=sources,

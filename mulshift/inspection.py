@@ -19,8 +19,9 @@ from mulshift.ir.layout import plain_array, stands_for
 from mulshift.measure import thinned
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE
 from mulshift.passes.compare import Sqnr
+from mulshift.passes.outliers import OutlierRatios, worst_outliers
 from mulshift.passes.pipeline import to_numpy
-from mulshift.report import Report, weight_bytes
+from mulshift.report import OutlierRow, Report, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Inspected:
     operators: `domain::type` -> count, the most frequent first.
     weights: bytes of all initializers.
     report: of an artifact, else None.
+    outliers: values whose extremes lie at the first position or in few channels, as calibrate saw them.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Inspected:
     operators: dict[str, int]
     weights: int
     report: Report | None = None
+    outliers: tuple[OutlierRatios, ...] = ()
 
 
 def inspect(source: Any) -> Inspected:
@@ -54,6 +57,7 @@ def inspect(source: Any) -> Inspected:
     folder = _folder(source)
     model = open_artifact(folder).model if folder is not None else load(source)
     kinds = Counter(_kind(node) for node in model.graph)
+    report = None if folder is None else read_report(folder)
     return Inspected(
         name=str(source) if isinstance(source, (str, Path)) else type(source).__name__,
         level=str(get_level(model)),
@@ -62,8 +66,13 @@ def inspect(source: Any) -> Inspected:
         outputs=tuple(_signature(v) for v in model.graph.outputs),
         operators=dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
         weights=weight_bytes(model),
-        report=None if folder is None else read_report(folder),
+        report=report,
+        outliers=worst_outliers(model) if report is None else tuple(_ratios(row) for row in report.outliers),
     )
+
+
+def _ratios(row: OutlierRow) -> OutlierRatios:
+    return OutlierRatios(row.name, row.position, row.channel)
 
 
 def read_report(folder: str | Path) -> Report:

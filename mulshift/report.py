@@ -16,6 +16,7 @@ from mulshift.ir import constant, describe, get_qparams, origin
 from mulshift.ir.layout import stands_for
 from mulshift.ir.levels import BOUND, FLOAT_REASON, WIDTH, float_nodes
 from mulshift.measure import Measured
+from mulshift.passes.outliers import OutlierRatios
 from mulshift.passes.pipeline import PassRecord
 
 _BORDER = ("QuantizeLinear", "DequantizeLinear")
@@ -99,6 +100,14 @@ class Totals(_Model):
     output_sqnr_db: dict[str, float | None]
 
 
+class OutlierRow(_Model):
+    """Where the extremes of a value lie, from calibration: see `mulshift.passes.outliers.OutlierRatios`."""
+
+    name: str
+    position: float | None
+    channel: float | None
+
+
 class Report(_Model):
     """The whole of report.json."""
 
@@ -108,6 +117,7 @@ class Report(_Model):
     verification: Verification
     layers: tuple[Layer, ...]
     passes: tuple[PassRow, ...]
+    outliers: tuple[OutlierRow, ...] = ()
 
     def text(self) -> str:
         """JSON, indented, the same text for the same report."""
@@ -127,6 +137,7 @@ class Facts:
         records: of the passes.
         measured: SQNR and shapes.
         verified: result of the verification.
+        outliers: of the calibrated graph.
     """
 
     recipe: str
@@ -137,6 +148,7 @@ class Facts:
     records: Sequence[PassRecord]
     measured: Measured
     verified: Verified
+    outliers: tuple[OutlierRatios, ...] = ()
 
 
 def make_report(facts: Facts) -> Report:
@@ -161,6 +173,7 @@ def make_report(facts: Facts) -> Report:
         verification=Verification(**asdict(facts.verified)),
         layers=layers,
         passes=tuple(_pass(record) for record in facts.records),
+        outliers=tuple(OutlierRow(**asdict(found)) for found in facts.outliers),
     )
 
 

@@ -15,6 +15,7 @@ from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.order_channels import OrderChannels
 from mulshift.passes.round_weights import RoundWeights
+from mulshift.passes.smooth import Smooth
 from mulshift.passes.to_integer import ToInteger
 
 PASSES: dict[str, type[Pass]] = {
@@ -23,6 +24,7 @@ PASSES: dict[str, type[Pass]] = {
     "fuse": Fuse,
     "fold-input": FoldInput,
     "equalize": Equalize,
+    "smooth": Smooth,
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
     "narrow-scales": NarrowScales,

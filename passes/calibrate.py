@@ -15,6 +15,7 @@ from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.masks import is_masked
 from mulshift.passes.observers import BINS, METHODS, Histogram, percentile
+from mulshift.passes.outliers import Outliers, set_outliers
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ class Calibrate(Pass):
     """Write `mulshift.range` (the range to quantize) and the exact extremes on every float activation.
 
     A value that a mask drives towards minus infinity gets no range and stays float.
+    Where values of at least two rows have their extremes (position 0, few channels) is noted as `mulshift.outliers`.
     One pass over the samples; a value is kept as a histogram of fixed size, so memory does not grow with their number.
 
     Attributes:
@@ -35,6 +37,10 @@ class Calibrate(Pass):
         percent: share of the elements that "percentile" keeps.
         overrides: operator type, node name or value name -> method for those outputs ("inputs" for graph inputs).
         bins: histogram bins, a power of two.
+        first_token: "apart" leaves position 0 (along the second to last axis) out of a "min-max" range where it is
+            `sink_ratio` times the rest and the squared error of rounding all others falls by more than clipping adds.
+            Other methods weigh clipping by themselves.
+        sink_ratio: see there; from it on position 0 is mentioned.
         progress: called with (samples done, their number or None) after each.
 
     Raises:
@@ -49,6 +55,8 @@ class Calibrate(Pass):
     percent: float = 99.99
     overrides: Mapping[str, str] = field(default_factory=dict)
     bins: int = BINS
+    first_token: str = "together"
+    sink_ratio: float = 8.0
     progress: Callable[[int, int | None], None] | None = None
 
     def rewrite(self, model: ir.Model) -> None:
@@ -56,6 +64,7 @@ class Calibrate(Pass):
         seen: dict[ir.Value, Histogram] = {}
         methods: dict[ir.Value, str] = {}
         masked: dict[ir.Value, None] = {}
+        outliers: dict[ir.Value, Outliers] = {}
 
         def observe(value: ir.Value, tensor: torch.Tensor) -> None:
             if not tensor.is_floating_point():
@@ -69,11 +78,13 @@ class Calibrate(Pass):
                 methods[value] = self._method(value)
             if not seen[value].update(tensor, counted=methods[value] != "min-max"):
                 raise _not_finite(value)
+            if tensor.ndim >= 2 and tensor.shape[-2] > 1:
+                outliers.setdefault(value, Outliers(self.first_token == "apart")).update(tensor)
 
         self._run(model, observe)
         for value, histogram in seen.items():
             if histogram.low <= histogram.high and value not in masked:
-                self._annotate(value, histogram, methods[value])
+                self._annotate(value, histogram, methods[value], outliers.get(value))
         for value in masked:
             self._keep_float(value)
 
@@ -93,13 +104,20 @@ class Calibrate(Pass):
         if not done:
             raise DataError("calibration data", "holds no sample", "give at least one")
 
-    def _annotate(self, value: ir.Value, histogram: Histogram, method: str) -> None:
+    def _annotate(self, value: ir.Value, histogram: Histogram, method: str, outliers: Outliers | None) -> None:
         low, high = percentile(histogram, self.percent) if method == "percentile" else METHODS[method](histogram)
-        before = dict(value.metadata_props)
+        before, note = dict(value.metadata_props), ""
+        if outliers is not None:
+            set_outliers(value, outliers)
+            if (outliers.position or 0.0) >= self.sink_ratio:
+                note = f", position 0 is {outliers.position:.3g}x the rest"
+                apart = None if self.first_token == "together" else outliers.without_first(low, high)
+                if apart is not None and method == "min-max":
+                    (low, high), note = apart, f"{note} and left out"
         set_range(value, low, high)
         value.metadata_props[EXTREMES] = json.dumps([histogram.low, histogram.high])
         if dict(value.metadata_props) != before:
-            self.changed(str(value.name), f"range [{low:.6g}, {high:.6g}] ({method})")
+            self.changed(str(value.name), f"range [{low:.6g}, {high:.6g}] ({method}){note}")
 
     def _keep_float(self, value: ir.Value) -> None:
         node = value.producer()
@@ -118,6 +136,10 @@ class Calibrate(Pass):
                 raise UsageError("calibrate", f"unknown method '{method}'", f"use one of {', '.join(METHODS)}")
         if not 50.0 < self.percent <= 100.0:
             raise UsageError("calibrate", f"percent is {self.percent}", "give one in (50, 100]")
+        if self.first_token not in ("together", "apart"):
+            raise UsageError("calibrate", f"first_token is '{self.first_token}'", "use together or apart")
+        if not self.sink_ratio > 1:
+            raise UsageError("calibrate", f"sink_ratio is {self.sink_ratio}", "give one above 1")
         if self.bins < 4 or self.bins & (self.bins - 1):
             raise UsageError("calibrate", f"bins is {self.bins}", "give a power of two, at least 4")
 

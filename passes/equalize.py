@@ -16,6 +16,7 @@ from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import EXTREMES, get_extremes
 from mulshift.passes.channel_pairs import Pair, find_pair, input_rows, output_rows
 from mulshift.passes.linear_weights import LINEAR, bias_of, drop_unused, linear_of, set_bias, set_weight, weight_of
+from mulshift.passes.outliers import OUTLIERS
 
 if TYPE_CHECKING:
     import torch
@@ -172,6 +173,7 @@ def _write(graph: ir.Graph, scales: Mapping[Pair, Array]) -> None:
     for value in (v for pair in scales for v in pair.between):
         value.metadata_props.pop(RANGE, None)
         value.metadata_props.pop(EXTREMES, None)
+        value.metadata_props.pop(OUTLIERS, None)
 
 
 def _to_relu(graph: ir.Graph, node: ir.Node) -> None:

@@ -167,7 +167,7 @@ def bias_of(node: ir.Node, row: Linear, channels: int) -> Array | None:
 
 def set_weight(graph: ir.Graph, node: ir.Node, w: Array) -> None:
     """Give the node its own weights; others that read the old ones keep them."""
-    _renew(graph, node, 1, w, str(node.inputs[1].name) if node.inputs[1] is not None else "weight")
+    renew(graph, node, 1, w, str(node.inputs[1].name) if node.inputs[1] is not None else "weight")
 
 
 def set_bias(graph: ir.Graph, node: ir.Node, row: Linear, bias: Array) -> None:
@@ -179,11 +179,12 @@ def set_bias(graph: ir.Graph, node: ir.Node, row: Linear, bias: Array) -> None:
     old = node.inputs[index]
     weight = node.inputs[1]
     stem = str(node.name if weight is None else weight.name).removesuffix(".weight")
-    _renew(graph, node, index, bias, f"{stem}.bias" if old is None else str(old.name))
+    renew(graph, node, index, bias, f"{stem}.bias" if old is None else str(old.name))
     node.attributes.pop("beta", None)
 
 
-def _renew(graph: ir.Graph, node: ir.Node, index: int, array: Array, name: str) -> None:
+def renew(graph: ir.Graph, node: ir.Node, index: int, array: Array, name: str) -> None:
+    """Give a node a constant of its own; others that read the old one keep it."""
     old, like = node.inputs[index], node.inputs[1]
     dtype = np.dtype(np.float32) if like is None or like.dtype is None else like.dtype.numpy()
     node.replace_input_with(index, None)

@@ -72,6 +72,13 @@ def _show(found: Inspected) -> None:
     print_table((found.name, ""), rows)
     if found.report is not None:
         show_layers(found.report.layers)
+    if found.outliers:
+        outliers = [(row.name, _times(row.position), _times(row.channel)) for row in found.outliers]
+        print_table(("outliers", "position 0 / rest", "worst / median channel"), outliers)
+
+
+def _times(ratio: float | None) -> str | None:
+    return None if ratio is None else f"{ratio:.4g}x"
 
 
 def show_layers(layers: tuple[Layer, ...] | list[Layer]) -> None:
