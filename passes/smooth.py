@@ -16,6 +16,7 @@ from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
 from mulshift.passes.smooth_measure import Choice, Seen, choose, measure
 from mulshift.passes.smooth_regions import Region, find_regions, write
+from mulshift.passes.smooth_split import drop_idle, split_norms
 
 if TYPE_CHECKING:
     import torch
@@ -27,17 +28,19 @@ class Smooth(Pass):
 
         y = W x = (W S) (S^-1 x),    S = diag(s),    s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)
 
-    A region is one activation x whose readers are all linear operators, and a maker that absorbs S^-1 exactly: scale
-    and bias of a LayerNormalization or RMSNormalization, or the output channels of a linear operator, also through
-    moves of elements, positively homogeneous functions, one factor of a product (`act(gate) * up`) and the values of
-    attention (`softmax(q k^T) v`; heads that share keys and values share s). Queries and keys are regions too: `q S^-1`
-    and `k S` have the same scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary
-    embedding turns into each other.
+    Where a norm's output is read by others too (post-norm blocks), the linear readers get a product by one number a
+    channel in front (`smooth_split`). A region is one activation x whose readers are all linear operators, and a
+    maker that absorbs S^-1 exactly: scale and bias of a LayerNormalization or RMSNormalization, or the output
+    channels of a linear operator, also through moves of elements, positively homogeneous functions, one factor of a
+    product (`act(gate) * up`) and the values of attention (`softmax(q k^T) v`; heads that share keys and values share
+    s). Queries and keys are regions too: `q S^-1` and `k S` have the same scores, with `s_j = max|q_j|^alpha /
+    max|k_j|^(1 - alpha)` shared by channels that a rotary embedding turns into each other.
 
     The measure: mean squared error of the readers' outputs (of the scores), x rounded a tensor, weights an output
-    channel, relative to the float outputs, on kept rows; of `act(gate) * up` and attention also with up and v rounded. A region keeps s = 1 unless that is clearly worse; the
-    strengths are tried again on what was chosen until none helps, so that a second run finds next to nothing. Channels
-    without range keep s = 1. Calibrated ranges of what is scaled are dropped: calibrate after it.
+    channel, relative to the float outputs, on kept rows; of `act(gate) * up` and attention also with up and v
+    rounded. A region keeps s = 1 unless that is clearly worse; the strengths are tried again on what was chosen until
+    none helps, so that a second run finds next to nothing. Channels without range keep s = 1. Calibrated ranges of
+    what is scaled are dropped: calibrate after it.
 
     Attributes:
         samples: feeds of the graph inputs; iterated once.
@@ -69,7 +72,14 @@ class Smooth(Pass):
 
     def rewrite(self, model: ir.Model) -> None:
         """See the class; a maker whose output cannot be scaled is reported with the reason."""
+        added = split_norms(model.graph)
         regions = find_regions(model.graph, self.skipped)
+        try:
+            self._smooth(model, regions)
+        finally:
+            drop_idle(model.graph, added)
+
+    def _smooth(self, model: ir.Model, regions: list[Region]) -> None:
         if not regions:
             return
         seen = {region: {operand: Seen(operand) for operand in region.operands} for region in regions}

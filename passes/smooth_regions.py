@@ -40,7 +40,7 @@ class Region:
     """Scales s, one a group: x becomes x / s, and what multiplies it becomes larger by s.
 
     Attributes:
-        kind: "norm", "linear", "gated", "values" (through the attention's product) or "scores" (q against k).
+        kind: "norm", "scale" (a product by one number a channel), "linear", "gated", "values" (through the attention's product) or "scores" (q against k).
         flows: (flow, group of each of its maker's channels); all are divided by s, but the keys of "scores".
         readers: linear node -> what it reads.
         keys: of "scores": q and k; there are no readers then.
@@ -122,12 +122,19 @@ def _maker(node: ir.Node) -> tuple[int, int] | str | None:
             return "it normalizes over more than the last axis"
         return scale.size, -1
     row = linear_of(node)
+    if row is None and node.op_type == "Mul" and node.domain == "":
+        scale, shape = constant(node.inputs[1]), node.outputs[0].shape
+        fits = scale is not None and scale.ndim == 1 and scale.size > 1 and shape is not None and len(shape) > 1
+        return (scale.size, -1) if scale is not None and fits else None
     if row is None:
         return None
     w = plain_weight(node)
     if w is None or bias_of(node, row, row.outputs(node, w)) is None:
         return "its weights or its bias are not constant"
     return row.outputs(node, w), row.axis_out
+
+
+_KINDS = {"Mul": "scale"}
 
 
 def _linear_region(flow: Flow) -> Region:
@@ -140,7 +147,15 @@ def _linear_region(flow: Flow) -> Region:
         axis = row.axis_in(node) % flow.tags[value].ndim
         readers[node] = known.setdefault((value, axis), Operand(value, (axis,), label[channel]))
     norm = (flow.maker.domain, flow.maker.op_type) in NORMS
-    kind = "values" if "product" in flow.passed else "gated" if "gate" in flow.passed else "norm" if norm else "linear"
+    kind = (
+        "values"
+        if "product" in flow.passed
+        else "gated"
+        if "gate" in flow.passed
+        else "norm"
+        if norm
+        else _KINDS.get(flow.maker.op_type, "linear")
+    )
     return Region(kind, ((flow, label),), readers, None, int(label.max(initial=-1)) + 1, _entry(flow, label))
 
 
