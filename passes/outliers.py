@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 OUTLIERS = "mulshift.outliers"
+ROWS = 64
+"""Rows of one tensor, evenly taken, that the extremes of channels come from: outlier channels are so in all rows."""
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Outliers:
         first: extremes (and histogram) of position 0.
         low, high: of all other positions.
         rest: how many elements those have had.
-        largest: largest |x| of each channel over all positions, [channels]; empty where their number varies.
+        largest: largest |x| of each channel over up to ROWS rows a tensor, [channels]; empty where their number varies.
     """
 
     counted: bool = False
@@ -50,7 +52,8 @@ class Outliers:
         if self.largest is not None and self.largest.shape != x.shape[-1:]:
             self.largest = np.zeros(0)
             return
-        found = x.abs().reshape(-1, x.shape[-1]).amax(0).double().numpy()
+        rows = x.reshape(-1, x.shape[-1])
+        found = rows[:: -(-len(rows) // ROWS)].abs().amax(0).double().numpy()
         if self.largest is None:
             self.largest = found
         self.largest = np.maximum(self.largest, found)

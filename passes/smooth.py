@@ -37,10 +37,10 @@ class Smooth(Pass):
     max|k_j|^(1 - alpha)` shared by channels that a rotary embedding turns into each other.
 
     The measure: mean squared error of the readers' outputs (of the scores), x rounded a tensor, weights an output
-    channel, relative to the float outputs, on kept rows; of `act(gate) * up` and attention also with up and v
-    rounded. A region keeps s = 1 unless that is clearly worse; the strengths are tried again on what was chosen until
-    none helps, so that a second run finds next to nothing. Channels without range keep s = 1. Calibrated ranges of
-    what is scaled are dropped: calibrate after it.
+    channel, relative to the float outputs, on kept rows; of gated products and attention also with up and v rounded.
+    A region keeps s = 1 unless that is clearly worse; the strengths are tried again on what was chosen until none
+    helps, so that a second run finds next to nothing. Channels without range keep s = 1. Calibrated ranges of what is
+    scaled are dropped: calibrate after it.
 
     Attributes:
         samples: feeds of the graph inputs; iterated once.

@@ -40,7 +40,8 @@ class Region:
     """Scales s, one a group: x becomes x / s, and what multiplies it becomes larger by s.
 
     Attributes:
-        kind: "norm", "scale" (a product by one number a channel), "linear", "gated", "values" (through the attention's product) or "scores" (q against k).
+        kind: "norm", "scale" (a product by one number a channel), "linear", "gated", "values" (through the attention's
+            product) or "scores" (q against k).
         flows: (flow, group of each of its maker's channels); all are divided by s, but the keys of "scores".
         readers: linear node -> what it reads.
         keys: of "scores": q and k; there are no readers then.

@@ -2,8 +2,9 @@
 
     y = norm(x);  z = y + ...;  W y   becomes   W (y * 1)
 
-The product by ones is a maker that absorbs scales. It costs nothing at run time: the 16-bit stream has to be requantized
-to 8 bits for the product in any case, and one scale a channel is as fast as one for all. What is left at one goes again.
+The product by ones is a maker that absorbs scales. It costs nothing at run time: the 16-bit stream has to be
+requantized to 8 bits for the product in any case, and one scale a channel is as fast as one for all. What is left at
+one goes again.
 """
 
 from __future__ import annotations

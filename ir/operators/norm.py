@@ -59,7 +59,9 @@ _ROOT = (
   epsilon_wide = Constant <value_int: int = @epsilon> ()
   spread_epsilon = Add (spread, epsilon_wide)
   least = Constant <value_int = 1> ()
-  v = Max (spread_epsilon, least)
+  none = Constant <value_int = 0> ()
+  varies = Greater (spread_epsilon, none)
+  v = Where (varies, spread_epsilon, least)
 """
     + BODY
 )
