@@ -106,22 +106,35 @@ class Softmax {
     }
   };
 
-  // each(t_of): t_of gives t of lanes x for the greatest one.
-  template <class F>
-  static auto with_exponent(const Exponent& x, int32_t top, const F& each) {
-    const int64_t lowest = int64_t{top} - x.reach;
-    const V greatest = V::set1(top), floor = V::set1(lowest < INT32_MIN ? INT32_MIN : static_cast<int32_t>(lowest));
-    const V b = V::set1(x.ratio.b), c = V::set1(x.ratio.shift);
-    if (x.ratio.way == Way::any) {
-      const V end = V::set1(x.end), zero = V::set1(0);
-      return each([=](V v) { return V::round_shift(V::multiply(greatest - v.max(floor), b), c, zero, end); });
-    }
-    if (x.ratio.way == Way::low) {
-      const Scaling<V, Way::low> scaling(b, c, 0);
-      return each([=](V v) { return scaling(greatest - v.max(floor)); });
-    }
-    const Scaling<V, Way::high> scaling(b, c, x.ratio.left);
-    return each([=](V v) { return scaling(greatest - v.max(floor)); });
+  // t of scores below the greatest one.
+  template <Way WAY>
+  struct Times {
+    V top, floor;
+    Scaling<V, WAY> scaling;
+
+    Times(const Exponent& x, int32_t greatest)
+        : top(V::set1(greatest)),
+          floor(lowest(x, greatest)),
+          scaling(V::set1(x.ratio.b), V::set1(x.ratio.shift), x.ratio.left) {}
+    V operator()(V x) const { return scaling(top - x.max(floor)); }
+  };
+  struct WideTimes {
+    V top, floor, b, c, zero, end;
+
+    WideTimes(const Exponent& x, int32_t greatest)
+        : top(V::set1(greatest)),
+          floor(lowest(x, greatest)),
+          b(V::set1(x.ratio.b)),
+          c(V::set1(x.ratio.shift)),
+          zero(V::set1(0)),
+          end(V::set1(x.end)) {}
+    V operator()(V x) const { return V::round_shift(V::multiply(top - x.max(floor), b), c, zero, end); }
+  };
+
+  // The score of which t is at the end.
+  static V lowest(const Exponent& x, int32_t greatest) {
+    const int64_t found = int64_t{greatest} - x.reach;
+    return V::set1(found < INT32_MIN ? INT32_MIN : static_cast<int32_t>(found));
   }
 
   // Which of the sixteen keys from i on are attended, as 0 and 1.
@@ -153,26 +166,38 @@ class Softmax {
     for (size_t i = 0; i < plain; i += kLanes) most = most.max(V::load(scores + i));
     for (size_t i = plain; i < n; i += kLanes) most = most.max(limited(V::load(scores + i), attended(mask, i, n)));
     const int32_t top = most.greatest();
-    const V above = V::set1(top);
     if (top == kMasked) {
       for (size_t i = 0; i < n; i += kLanes) V::set1(-LESS).store(a + i);
       return 0;
     }
-    return with_exponent(exponent, top, [&](const auto& t_of) {
-      V sum = V::set1(0);
-      for (size_t i = 0; i < plain; i += kLanes) {
-        const V e = weight(t_of(V::load(scores + i)));
-        sum = sum + e;
-        put_less<LESS>(e, a + i);
-      }
-      for (size_t i = plain; i < n; i += kLanes) {
-        const V flags = attended(mask, i, n);
-        const V e = weight(t_of(V::load(scores + i).min(above))).min(flags.shift_left(8) - flags);
-        sum = sum + e;
-        put_less<LESS>(e, a + i);
-      }
-      return sum.sum();
-    });
+    switch (exponent.ratio.way) {
+      case Way::low:
+        return weigh<Times<Way::low>, LESS>(exponent, top, scores, mask, plain, n, a);
+      case Way::high:
+        return weigh<Times<Way::high>, LESS>(exponent, top, scores, mask, plain, n, a);
+      default:
+        return weigh<WideTimes, LESS>(exponent, top, scores, mask, plain, n, a);
+    }
+  }
+
+  // The first `plain` keys are attended.
+  template <class Exponents, int32_t LESS, class T>
+  static int32_t weigh(const Exponent& exponent, int32_t top, const int32_t* scores, const uint8_t* mask, size_t plain,
+                       size_t n, T* a) {
+    const Exponents t_of(exponent, top);
+    V sum = V::set1(0);
+    for (size_t i = 0; i < plain; i += kLanes) {
+      const V e = weight(t_of(V::load(scores + i)));
+      sum = sum + e;
+      put_less<LESS>(e, a + i);
+    }
+    for (size_t i = plain; i < n; i += kLanes) {
+      const V flags = attended(mask, i, n);
+      const V e = weight(t_of(V::load(scores + i).min(t_of.top))).min(flags.shift_left(8) - flags);
+      sum = sum + e;
+      put_less<LESS>(e, a + i);
+    }
+    return sum.sum();
   }
 
   // The sixteen elements from i on; behind the n-th, the first one.
@@ -188,23 +213,34 @@ class Softmax {
   static uint64_t powers_of(const Exponent& exponent, const T* x, size_t n, int32_t* e) {
     V most = elements(x, 0, n);
     for (size_t i = kLanes; i < n; i += kLanes) most = most.max(elements(x, i, n));
-    return with_exponent(exponent, most.greatest(), [&](const auto& t_of) {
-      constexpr size_t kAtOnce = 15 * kLanes;  // 240 * 2^23 fits int32
-      uint64_t total = 0;
-      for (size_t first = 0; first < n; first += kAtOnce) {
-        const size_t last = first + kAtOnce < n ? first + kAtOnce : n;
-        V sum = V::set1(0);
-        for (size_t i = first; i < last; i += kLanes) {
-          const Power power(t_of(elements(x, i, n)));
-          V q23 = power.p.shift_left(7).shift_right(power.i);
-          if (n - i < kLanes) q23 = q23.min(attended(nullptr, i, n).shift_left(23));
-          q23.store(e + i);
-          sum = sum + q23;
-        }
-        total += static_cast<uint64_t>(sum.sum());
+    switch (exponent.ratio.way) {
+      case Way::low:
+        return raise<Times<Way::low>>(exponent, most.greatest(), x, n, e);
+      case Way::high:
+        return raise<Times<Way::high>>(exponent, most.greatest(), x, n, e);
+      default:
+        return raise<WideTimes>(exponent, most.greatest(), x, n, e);
+    }
+  }
+
+  template <class Exponents, class T>
+  static uint64_t raise(const Exponent& exponent, int32_t top, const T* x, size_t n, int32_t* e) {
+    constexpr size_t kAtOnce = 15 * kLanes;  // 240 * 2^23 fits int32
+    const Exponents t_of(exponent, top);
+    uint64_t total = 0;
+    for (size_t first = 0; first < n; first += kAtOnce) {
+      const size_t last = first + kAtOnce < n ? first + kAtOnce : n;
+      V sum = V::set1(0);
+      for (size_t i = first; i < last; i += kLanes) {
+        const Power power(t_of(elements(x, i, n)));
+        V q23 = power.p.shift_left(7).shift_right(power.i);
+        if (n - i < kLanes) q23 = q23.min(attended(nullptr, i, n).shift_left(23));
+        q23.store(e + i);
+        sum = sum + q23;
       }
-      return total;
-    });
+      total += static_cast<uint64_t>(sum.sum());
+    }
+    return total;
   }
 
   template <class F>
