@@ -79,17 +79,14 @@ class Softmax {
   }
 
   static void scale(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y) {
-    const V b = V::set1(ratio.b), shift = V::set1(ratio.shift), minus = V::set1(less);
-    const Clamp<V> clamp(out);
-    if (ratio.way == Way::any) {
-      return put(x, [&](V v) { return rescale_wide(v - minus, b, shift, clamp); }, out.type, n, y);
+    switch (ratio.way) {
+      case Way::low:
+        return put<Rescaled<Way::low>>(x, less, ratio, out, n, y);
+      case Way::high:
+        return put<Rescaled<Way::high>>(x, less, ratio, out, n, y);
+      default:
+        return put<WideRescaled>(x, less, ratio, out, n, y);
     }
-    if (ratio.way == Way::low) {
-      const Scaling<V, Way::low> scaling(b, shift, 0);
-      return put(x, [&](V v) { return clamp(scaling(v - minus)); }, out.type, n, y);
-    }
-    const Scaling<V, Way::high> scaling(b, shift, ratio.left);
-    put(x, [&](V v) { return clamp(scaling(v - minus)); }, out.type, n, y);
   }
 
  private:
@@ -243,21 +240,42 @@ class Softmax {
     return total;
   }
 
+  // (x - less) * b / 2^c, clamped.
+  template <Way WAY>
+  struct Rescaled {
+    V less;
+    Scaling<V, WAY> scaling;
+    Clamp<V> clamp;
+
+    Rescaled(int32_t minus, const Ratio& ratio, const Output& out)
+        : less(V::set1(minus)), scaling(V::set1(ratio.b), V::set1(ratio.shift), ratio.left), clamp(out) {}
+    V operator()(V x) const { return clamp(scaling(x - less)); }
+  };
+  struct WideRescaled {
+    V less, b, shift;
+    Clamp<V> clamp;
+
+    WideRescaled(int32_t minus, const Ratio& ratio, const Output& out)
+        : less(V::set1(minus)), b(V::set1(ratio.b)), shift(V::set1(ratio.shift)), clamp(out) {}
+    V operator()(V x) const { return rescale_wide(x - less, b, shift, clamp); }
+  };
+
   template <class F>
-  static void put(const int32_t* x, const F& f, Type type, size_t n, void* y) {
-    switch (type) {
+  static void put(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y) {
+    switch (out.type) {
       case Type::u8:
-        return put_as(x, f, n, static_cast<uint8_t*>(y));
+        return put_as<F>(x, less, ratio, out, n, static_cast<uint8_t*>(y));
       case Type::s8:
-        return put_as(x, f, n, static_cast<int8_t*>(y));
+        return put_as<F>(x, less, ratio, out, n, static_cast<int8_t*>(y));
       case Type::s16:
-        return put_as(x, f, n, static_cast<int16_t*>(y));
+        return put_as<F>(x, less, ratio, out, n, static_cast<int16_t*>(y));
       default:
-        return put_as(x, f, n, static_cast<int32_t*>(y));
+        return put_as<F>(x, less, ratio, out, n, static_cast<int32_t*>(y));
     }
   }
-  template <class T, class F>
-  static void put_as(const int32_t* x, const F& f, size_t n, T* y) {
+  template <class F, class T>
+  static void put_as(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, T* y) {
+    const F f(less, ratio, out);
     size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) f(V::load(x + i)).store(y + i);
     if (i == n) return;
