@@ -125,6 +125,16 @@ def test_integer_width() -> None:
     assert check(model) == []
 
 
+@pytest.mark.parametrize("op", ["Attention", "MaskedAttention", "Softmax"])
+def test_rows_with_a_ratio_of_their_own_have_no_width(op: str) -> None:
+    model = integer()
+    node = model.graph[1]
+    node.op_type = op
+    assert check(model) == []
+    node.metadata_props["mulshift.accumulator_bound"] = "2147483648"
+    assert bool(check(model)) is (op != "Softmax"), "its sum has 64 bits"
+
+
 def test_float_islands_need_a_reason() -> None:
     text = INTEGER.replace("[d] y = DequantizeLinear(c, s)", "[d] e = DequantizeLinear(c, s) [exp] y = Exp(e)")
     model = graph(text, Level.INTEGER)
