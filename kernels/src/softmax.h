@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "dense.h"
 #include "rescale.h"
@@ -158,7 +159,8 @@ class Softmax {
   // a holds weights less LESS.
   template <int32_t LESS, class T>
   static int32_t weights_as(const Exponent& exponent, const int32_t* scores, const uint8_t* mask, size_t n, T* a) {
-    const size_t plain = mask ? 0 : n / kLanes * kLanes;  // keys that need no flags
+    const void* first = mask ? std::memchr(mask, 0, n) : nullptr;  // that is masked
+    const size_t plain = (first ? static_cast<size_t>(static_cast<const uint8_t*>(first) - mask) : n) / kLanes * kLanes;
     V most = V::set1(kMasked);
     for (size_t i = 0; i < plain; i += kLanes) most = most.max(V::load(scores + i));
     for (size_t i = plain; i < n; i += kLanes) most = most.max(limited(V::load(scores + i), attended(mask, i, n)));
