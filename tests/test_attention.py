@@ -169,6 +169,8 @@ def test_bounds_of_the_sums() -> None:
     assert attention_bound(64, 8, (128, 0, 0)) == 2 * 64 * 128 * 128
     assert attention_bound(32, 65536, (0, 0, 0)) == 65536 * 255 * 128 < 2**31
     assert attention_bound(32, 65536, (0, 0, 1)) >= 2**31
+    with pytest.raises(ValueError, match="65537 keys are more than 65536"):
+        attention_bound(32, 65537, (0, 0, 0))
 
 
 def test_dyadics_of_the_output_leave_room_for_the_sum() -> None:

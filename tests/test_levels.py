@@ -135,6 +135,14 @@ def test_norms_carry_a_bound_and_a_width(op: str) -> None:
         "no proven accumulator bound below 2^31",
         "no width",
     ]
+@pytest.mark.parametrize("op", ["Attention", "MaskedAttention", "Softmax"])
+def test_rows_with_a_ratio_of_their_own_have_no_width(op: str) -> None:
+    model = integer()
+    node = model.graph[1]
+    node.op_type = op
+    assert check(model) == []
+    node.metadata_props["mulshift.accumulator_bound"] = "2147483648"
+    assert bool(check(model)) is (op != "Softmax"), "its sum has 64 bits"
 
 
 def test_float_islands_need_a_reason() -> None:

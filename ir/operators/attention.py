@@ -174,10 +174,15 @@ def attention_bound(depth: int, keys: int, zero_points: tuple[int, int, int]) ->
         depth: D.
         keys: N, at most 65536; the greatest that the node will see.
         zero_points: of q (u8), k and v (s8).
+
+    Raises:
+        ValueError: more keys than that.
     """
+    if keys > MOST_KEYS:
+        raise ValueError(f"{keys} keys are more than {MOST_KEYS}")
     zq, zk, zv = zero_points
     score = depth * max(zq, 255 - zq) * max(zk + 128, 127 - zk)
-    return max(2 * score, min(keys, MOST_KEYS) * 255 * max(zv + 128, 127 - zv))
+    return max(2 * score, keys * 255 * max(zv + 128, 127 - zv))
 
 
 ATTENTION = Operator(

@@ -14,6 +14,7 @@ namespace mulshift {
 namespace {
 
 constexpr size_t kBlockBytes = 96 * 1024;  // of a block's scores
+constexpr size_t kMaskedRows = 24;         // of a block whose rows may end at other keys each
 
 struct Scratch {
   Panels k, v;
@@ -147,7 +148,8 @@ bool run_block(const Job& job, const Block& block) {
 // Rows that are worked on at a time.
 size_t rows_at_once(const Job& job) {
   const size_t tile = job.dense.rows, fit = kBlockBytes / (4 * whole_panels(job.shape.keys)) / tile * tile;
-  return fit < tile ? tile : fit < 16 * tile ? fit : 16 * tile;
+  const size_t most = job.mask.row ? divide_up(kMaskedRows, tile) * tile : 16 * tile;
+  return fit < tile ? tile : fit < most ? fit : most;
 }
 
 // Tasks of the same group follow each other; `packed` says which the scratch holds.

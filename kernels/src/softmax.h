@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "dense.h"
 #include "rescale.h"
@@ -79,17 +80,14 @@ class Softmax {
   }
 
   static void scale(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y) {
-    const V b = V::set1(ratio.b), shift = V::set1(ratio.shift), minus = V::set1(less);
-    const Clamp<V> clamp(out);
-    if (ratio.way == Way::any) {
-      return put(x, [&](V v) { return rescale_wide(v - minus, b, shift, clamp); }, out.type, n, y);
+    switch (ratio.way) {
+      case Way::low:
+        return put<Rescaled<Way::low>>(x, less, ratio, out, n, y);
+      case Way::high:
+        return put<Rescaled<Way::high>>(x, less, ratio, out, n, y);
+      default:
+        return put<WideRescaled>(x, less, ratio, out, n, y);
     }
-    if (ratio.way == Way::low) {
-      const Scaling<V, Way::low> scaling(b, shift, 0);
-      return put(x, [&](V v) { return clamp(scaling(v - minus)); }, out.type, n, y);
-    }
-    const Scaling<V, Way::high> scaling(b, shift, ratio.left);
-    put(x, [&](V v) { return clamp(scaling(v - minus)); }, out.type, n, y);
   }
 
  private:
@@ -106,22 +104,35 @@ class Softmax {
     }
   };
 
-  // each(t_of): t_of gives t of lanes x for the greatest one.
-  template <class F>
-  static auto with_exponent(const Exponent& x, int32_t top, const F& each) {
-    const int64_t lowest = int64_t{top} - x.reach;
-    const V greatest = V::set1(top), floor = V::set1(lowest < INT32_MIN ? INT32_MIN : static_cast<int32_t>(lowest));
-    const V b = V::set1(x.ratio.b), c = V::set1(x.ratio.shift);
-    if (x.ratio.way == Way::any) {
-      const V end = V::set1(x.end), zero = V::set1(0);
-      return each([=](V v) { return V::round_shift(V::multiply(greatest - v.max(floor), b), c, zero, end); });
-    }
-    if (x.ratio.way == Way::low) {
-      const Scaling<V, Way::low> scaling(b, c, 0);
-      return each([=](V v) { return scaling(greatest - v.max(floor)); });
-    }
-    const Scaling<V, Way::high> scaling(b, c, x.ratio.left);
-    return each([=](V v) { return scaling(greatest - v.max(floor)); });
+  // t of scores below the greatest one.
+  template <Way WAY>
+  struct Times {
+    V top, floor;
+    Scaling<V, WAY> scaling;
+
+    Times(const Exponent& x, int32_t greatest)
+        : top(V::set1(greatest)),
+          floor(lowest(x, greatest)),
+          scaling(V::set1(x.ratio.b), V::set1(x.ratio.shift), x.ratio.left) {}
+    V operator()(V x) const { return scaling(top - x.max(floor)); }
+  };
+  struct WideTimes {
+    V top, floor, b, c, zero, end;
+
+    WideTimes(const Exponent& x, int32_t greatest)
+        : top(V::set1(greatest)),
+          floor(lowest(x, greatest)),
+          b(V::set1(x.ratio.b)),
+          c(V::set1(x.ratio.shift)),
+          zero(V::set1(0)),
+          end(V::set1(x.end)) {}
+    V operator()(V x) const { return V::round_shift(V::multiply(top - x.max(floor), b), c, zero, end); }
+  };
+
+  // The score of which t is at the end.
+  static V lowest(const Exponent& x, int32_t greatest) {
+    const int64_t found = int64_t{greatest} - x.reach;
+    return V::set1(found < INT32_MIN ? INT32_MIN : static_cast<int32_t>(found));
   }
 
   // Which of the sixteen keys from i on are attended, as 0 and 1.
@@ -148,31 +159,44 @@ class Softmax {
   // a holds weights less LESS.
   template <int32_t LESS, class T>
   static int32_t weights_as(const Exponent& exponent, const int32_t* scores, const uint8_t* mask, size_t n, T* a) {
-    const size_t plain = mask ? 0 : n / kLanes * kLanes;  // keys that need no flags
+    const void* first = mask ? std::memchr(mask, 0, n) : nullptr;  // that is masked
+    const size_t plain = (first ? static_cast<size_t>(static_cast<const uint8_t*>(first) - mask) : n) / kLanes * kLanes;
     V most = V::set1(kMasked);
     for (size_t i = 0; i < plain; i += kLanes) most = most.max(V::load(scores + i));
     for (size_t i = plain; i < n; i += kLanes) most = most.max(limited(V::load(scores + i), attended(mask, i, n)));
     const int32_t top = most.greatest();
-    const V above = V::set1(top);
     if (top == kMasked) {
       for (size_t i = 0; i < n; i += kLanes) V::set1(-LESS).store(a + i);
       return 0;
     }
-    return with_exponent(exponent, top, [&](const auto& t_of) {
-      V sum = V::set1(0);
-      for (size_t i = 0; i < plain; i += kLanes) {
-        const V e = weight(t_of(V::load(scores + i)));
-        sum = sum + e;
-        put_less<LESS>(e, a + i);
-      }
-      for (size_t i = plain; i < n; i += kLanes) {
-        const V flags = attended(mask, i, n);
-        const V e = weight(t_of(V::load(scores + i).min(above))).min(flags.shift_left(8) - flags);
-        sum = sum + e;
-        put_less<LESS>(e, a + i);
-      }
-      return sum.sum();
-    });
+    switch (exponent.ratio.way) {
+      case Way::low:
+        return weigh<Times<Way::low>, LESS>(exponent, top, scores, mask, plain, n, a);
+      case Way::high:
+        return weigh<Times<Way::high>, LESS>(exponent, top, scores, mask, plain, n, a);
+      default:
+        return weigh<WideTimes, LESS>(exponent, top, scores, mask, plain, n, a);
+    }
+  }
+
+  // The first `plain` keys are attended.
+  template <class Exponents, int32_t LESS, class T>
+  static int32_t weigh(const Exponent& exponent, int32_t top, const int32_t* scores, const uint8_t* mask, size_t plain,
+                       size_t n, T* a) {
+    const Exponents t_of(exponent, top);
+    V sum = V::set1(0);
+    for (size_t i = 0; i < plain; i += kLanes) {
+      const V e = weight(t_of(V::load(scores + i)));
+      sum = sum + e;
+      put_less<LESS>(e, a + i);
+    }
+    for (size_t i = plain; i < n; i += kLanes) {
+      const V flags = attended(mask, i, n);
+      const V e = weight(t_of(V::load(scores + i).min(t_of.top))).min(flags.shift_left(8) - flags);
+      sum = sum + e;
+      put_less<LESS>(e, a + i);
+    }
+    return sum.sum();
   }
 
   // The sixteen elements from i on; behind the n-th, the first one.
@@ -188,40 +212,72 @@ class Softmax {
   static uint64_t powers_of(const Exponent& exponent, const T* x, size_t n, int32_t* e) {
     V most = elements(x, 0, n);
     for (size_t i = kLanes; i < n; i += kLanes) most = most.max(elements(x, i, n));
-    return with_exponent(exponent, most.greatest(), [&](const auto& t_of) {
-      constexpr size_t kAtOnce = 15 * kLanes;  // 240 * 2^23 fits int32
-      uint64_t total = 0;
-      for (size_t first = 0; first < n; first += kAtOnce) {
-        const size_t last = first + kAtOnce < n ? first + kAtOnce : n;
-        V sum = V::set1(0);
-        for (size_t i = first; i < last; i += kLanes) {
-          const Power power(t_of(elements(x, i, n)));
-          V q23 = power.p.shift_left(7).shift_right(power.i);
-          if (n - i < kLanes) q23 = q23.min(attended(nullptr, i, n).shift_left(23));
-          q23.store(e + i);
-          sum = sum + q23;
-        }
-        total += static_cast<uint64_t>(sum.sum());
-      }
-      return total;
-    });
-  }
-
-  template <class F>
-  static void put(const int32_t* x, const F& f, Type type, size_t n, void* y) {
-    switch (type) {
-      case Type::u8:
-        return put_as(x, f, n, static_cast<uint8_t*>(y));
-      case Type::s8:
-        return put_as(x, f, n, static_cast<int8_t*>(y));
-      case Type::s16:
-        return put_as(x, f, n, static_cast<int16_t*>(y));
+    switch (exponent.ratio.way) {
+      case Way::low:
+        return raise<Times<Way::low>>(exponent, most.greatest(), x, n, e);
+      case Way::high:
+        return raise<Times<Way::high>>(exponent, most.greatest(), x, n, e);
       default:
-        return put_as(x, f, n, static_cast<int32_t*>(y));
+        return raise<WideTimes>(exponent, most.greatest(), x, n, e);
     }
   }
-  template <class T, class F>
-  static void put_as(const int32_t* x, const F& f, size_t n, T* y) {
+
+  template <class Exponents, class T>
+  static uint64_t raise(const Exponent& exponent, int32_t top, const T* x, size_t n, int32_t* e) {
+    constexpr size_t kAtOnce = 15 * kLanes;  // 240 * 2^23 fits int32
+    const Exponents t_of(exponent, top);
+    uint64_t total = 0;
+    for (size_t first = 0; first < n; first += kAtOnce) {
+      const size_t last = first + kAtOnce < n ? first + kAtOnce : n;
+      V sum = V::set1(0);
+      for (size_t i = first; i < last; i += kLanes) {
+        const Power power(t_of(elements(x, i, n)));
+        V q23 = power.p.shift_left(7).shift_right(power.i);
+        if (n - i < kLanes) q23 = q23.min(attended(nullptr, i, n).shift_left(23));
+        q23.store(e + i);
+        sum = sum + q23;
+      }
+      total += static_cast<uint64_t>(sum.sum());
+    }
+    return total;
+  }
+
+  // (x - less) * b / 2^c, clamped.
+  template <Way WAY>
+  struct Rescaled {
+    V less;
+    Scaling<V, WAY> scaling;
+    Clamp<V> clamp;
+
+    Rescaled(int32_t minus, const Ratio& ratio, const Output& out)
+        : less(V::set1(minus)), scaling(V::set1(ratio.b), V::set1(ratio.shift), ratio.left), clamp(out) {}
+    V operator()(V x) const { return clamp(scaling(x - less)); }
+  };
+  struct WideRescaled {
+    V less, b, shift;
+    Clamp<V> clamp;
+
+    WideRescaled(int32_t minus, const Ratio& ratio, const Output& out)
+        : less(V::set1(minus)), b(V::set1(ratio.b)), shift(V::set1(ratio.shift)), clamp(out) {}
+    V operator()(V x) const { return rescale_wide(x - less, b, shift, clamp); }
+  };
+
+  template <class F>
+  static void put(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y) {
+    switch (out.type) {
+      case Type::u8:
+        return put_as<F>(x, less, ratio, out, n, static_cast<uint8_t*>(y));
+      case Type::s8:
+        return put_as<F>(x, less, ratio, out, n, static_cast<int8_t*>(y));
+      case Type::s16:
+        return put_as<F>(x, less, ratio, out, n, static_cast<int16_t*>(y));
+      default:
+        return put_as<F>(x, less, ratio, out, n, static_cast<int32_t*>(y));
+    }
+  }
+  template <class F, class T>
+  static void put_as(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, T* y) {
+    const F f(less, ratio, out);
     size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) f(V::load(x + i)).store(y + i);
     if (i == n) return;
