@@ -50,7 +50,7 @@ def largest_order(n: int, most: int) -> int:
 
 
 def orthogonal(n: int, seed: int) -> Array:
-    """A random orthogonal [n, n] float64, uniform over the group: QR of normals, diagonal of R positive (Stewart 1980)."""
+    """A random orthogonal [n, n] float64, uniform over the group: QR of normals, diag(R) > 0 (Stewart 1980)."""
     q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))
     return np.asarray(q * np.where(np.diag(r) < 0, -1.0, 1.0))
 
