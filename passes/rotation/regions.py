@@ -173,8 +173,8 @@ def _follow_norms(region: Region) -> list[str]:
 
 
 def _blocked(norm: Norm, at: ir.Node) -> str:
-    what = "bias is not zero" if norm.beta.any() else "scale differs between channels"
-    return f"the {what} in '{norm.node.name}', and its result goes into '{at.name}' ({at.op_type}), not weights alone"
+    what = "adds a bias" if (norm.gamma == norm.gamma[0]).all() else "scales channels differently"
+    return f"'{norm.node.name}' {what} and its result goes into '{at.name}' ({at.op_type}), not into weights alone"
 
 
 def stream_regions(graph: ir.Graph) -> list[Region]:
