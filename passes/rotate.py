@@ -79,7 +79,7 @@ class Rotate(Pass):
     def rewrite(self, model: ir.Model) -> None:
         """See the class; a stream or heads that cannot be rotated are reported with the reason."""
         if self.residual:
-            self._rotate(model, [r for r in stream_regions(model.graph) if r.is_stream or not r.reasons])
+            self._rotate(model, [r for r in stream_regions(model.graph) if r.is_stream or _is_chain(r)])
         if self.heads:
             self._rotate(model, [r for r in head_regions(model.graph) if r.makers or r.readers])
         if self.online:
@@ -119,6 +119,11 @@ class Rotate(Pass):
         more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
         self.skipped(region.first(), f"its {region.order} channels stay: {'; '.join(reasons[:_SHOWN])}{more}")
         return True
+
+
+def _is_chain(region: Region) -> bool:
+    """Linear operators with nothing between: nobody asks why one nonlinearity keeps two of them apart."""
+    return bool(region.readers) and not region.reasons
 
 
 def _told(region: Region, kind: str) -> str:

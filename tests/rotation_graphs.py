@@ -84,7 +84,10 @@ def model(text: str, weights: Mapping[str, Array], functions: str = "", opset: i
     read = {name for node in proto.graph.node for name in node.input}
     for name, array in ((k, a) for k, a in weights.items() if k in read):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
-    made = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+    for output in proto.graph.output:
+        if not output.type.tensor_type.shape.dim:
+            output.type.tensor_type.ClearField("shape")
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
     for node in made.graph:
         node.name = node.name or f"{node.outputs[0].name}.node"
     return made

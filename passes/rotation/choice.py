@@ -34,10 +34,10 @@ def rotation(order: int, method: str, seed: int) -> tuple[str, Array]:
     """(what it is, Q): `diag(s) H / sqrt(n)`, s random signs, where there is an H and `method` is "hadamard"."""
     h = hadamard(order) if method == "hadamard" else None
     if h is None:
-        return "random orthogonal", orthogonal(order, seed)
+        return f"random orthogonal {order}", orthogonal(order, seed)
     s = np.random.default_rng(seed).choice([-1.0, 1.0], order)
     p, m = factors(order) or (1, order)
-    return "Hadamard" if m == 1 else f"Hadamard {p} x {m}", s[:, None] * h
+    return f"Hadamard {order}" + (f" = {p} x {m}" if 1 < m < order else ""), s[:, None] * h
 
 
 def candidates(order: int, moment: Array, seed: int) -> dict[str, Array]:
@@ -50,7 +50,7 @@ def candidates(order: int, moment: Array, seed: int) -> dict[str, Array]:
       number: all channels get the same mean square.
     """
     name, q = rotation(order, "hadamard", seed)
-    found = {name: q, "random orthogonal": orthogonal(order, seed)}
+    found = {name: q, **dict([rotation(order, "random", seed)])}
     block = largest_order(order, order)
     if 4 <= block < order:
         found[f"spread over Hadamard {block}"] = _spread(np.diag(moment), block)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mulshift.ir import Array, attribute, constant, users
 from mulshift.passes.linear_weights import LINEAR
-from mulshift.passes.rotation.ties import ATTENTIONS, JOINS, PURE, Place, is_constant, is_weight, tie
+from mulshift.passes.rotation.ties import ATTENTIONS, JOINS, NORMS, PURE, Place, is_constant, is_weight, tie
 from mulshift.passes.shape_values import dims_of
 
 MARK = "mulshift.rotated"
@@ -69,9 +69,10 @@ class Region:
 
     @property
     def is_stream(self) -> bool:
-        """Whether two of its activations are added, or one is normalized."""
-        return bool(self.norms) or any(
-            n.op_type == "Add" and sum(v in self.values for v in n.inputs) == 2 for n in self.nodes
+        """Whether two of its activations are added, or one is normalized; else it is a chain of linear operators."""
+        return any(
+            n.op_type in NORMS or (n.op_type == "Add" and sum(v in self.values for v in n.inputs) == 2)
+            for n in self.nodes
         )
 
     def first(self) -> ir.Node:

@@ -316,6 +316,7 @@ PURE = (
 ATTENTIONS = ("Attention", "MaskedAttention")
 """Operators that multiply their third input, [batch, .., .., channels], with probabilities that they compute."""
 JOINS = ("Add", "Sub", "Where", "Concat")
+NORMS = ("RMSNormalization", "LayerNormalization")
 
 _ACROSS: dict[str, Across] = {
     **dict.fromkeys(("Identity", "Cast", "Neg"), _same),

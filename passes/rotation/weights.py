@@ -66,7 +66,7 @@ class Writer:
     Attributes:
         regions: all that are written; a bias that a node gets here is a constant of the one that it makes.
         q: [order, order] orthogonal.
-        kind: for the marks.
+        kind: what Q is, for the marks.
     """
 
     model: ir.Model
@@ -78,7 +78,7 @@ class Writer:
 
     def write(self) -> None:
         """`W_out <- W_out P R`, c <- `c P R`, `W_in <- R^T diag(gamma) W_in`; P takes the mean away for LayerNorm."""
-        region, n = self.region, self.region.order
+        region = self.region
         out = self.q - self.q.mean(axis=0) if region.centred else self.q  # P Q, P = I - 1 1^T / n
         for node, norm in region.readers.items():
             self._read(node, norm)
@@ -88,7 +88,7 @@ class Writer:
             c = _wide(weight(node.inputs[index]), axis, channels)
             self._set(node, index, ("constant", axis, channels), turned(c, max(axis, 0), out))
         for value in region.values:
-            value.metadata_props[MARK] = f"{self.kind} {n}"
+            value.metadata_props[MARK] = self.kind
             _forget(value)
         for norm in region.norms.values():
             self._plain(norm)
