@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -77,7 +77,7 @@ LAYER_NORM_BLOCK = """g ({type}[1, 3, 8, 8] image) => ({type}[1, 5] y) {{
 }}"""
 
 
-def model(text: str, weights: Mapping[str, Array], functions: str = "", opset: int = 23) -> ir.Model:
+def model(text: str, weights: Mapping[str, Any], functions: str = "", opset: int = 23) -> ir.Model:
     """From ONNX text and the weights that it reads; functions stay functions."""
     imports = f'"" : {opset}' + (', "mulshift.float" : 1' if functions else "")
     proto = onnx.parser.parse_model(f"<ir_version: 10, opset_import: [{imports}]>\n{text}\n{functions}")
@@ -139,7 +139,7 @@ def layer_norm_block(kind: type = np.float32, whole: bool = True, outlier: float
 
 
 def _block(text: str, kind: type, whole: bool, outlier: float, opset: int) -> ir.Model:
-    name = {np.float32: "float", np.float64: "double"}[kind]
+    name = "double" if kind is np.float64 else "float"
     attention = WHOLE if whole else TAKEN_APART
     filled = text.format(type=name, words=WORDS, attention=attention)
     return model(filled, block_weights(kind, whole, outlier), ATTENTION if whole else "", opset)
@@ -174,7 +174,8 @@ def quantized_outputs(built: ir.Model, fed: Feeds, bits: int, weight_bits: int) 
         if value not in read:
             return None
         scale = (x.max().clamp(min=0) - x.min().clamp(max=0)) / (2**bits - 1)
-        return (x / scale).round() * scale
+        made: torch.Tensor = torch.round(x / scale) * scale
+        return made
 
     overrides = {}
     for value, node in weights.items():
@@ -188,7 +189,10 @@ def quantized_outputs(built: ir.Model, fed: Feeds, bits: int, weight_bits: int) 
 
 def _per_column(w: torch.Tensor, bits: int) -> torch.Tensor:
     scale = w.abs().amax(0) / (2 ** (bits - 1) - 1)
-    return (w / scale).round() * scale
+    import torch
+
+    made: torch.Tensor = torch.round(w / scale) * scale
+    return made
 
 
 def sqnr(expected: Array, got: Array) -> float:

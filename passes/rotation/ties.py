@@ -288,6 +288,8 @@ def _attention(node: ir.Node, place: Place) -> Tie | str:
     unread = not any(o.uses() or o.is_graph_output() for o in node.outputs[1:])
     if v is None or rank(v) != 4 or place.axis != last or v in others or place.value in others or not unread:
         return _refused(node, "does not read it as values of heads")
+    if any(x is not None for x in node.inputs[4:]):
+        return _refused(node, "reads values of earlier calls too")
     return _tied([(2, v, 3)], y, (rank(y) or 0) - 1)
 
 
