@@ -88,6 +88,25 @@ def test_formula() -> None:
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)  # float32
 
 
+CHAINS = {
+    "MatMul": "r = MatMul (n, c)",
+    "MatMul and Add": "r0 = MatMul (n, c) r = Add (r0, e)",
+    "Gemm": "r = Gemm (n, c)",
+    "Gemm with one number": "r = Gemm (n, c, one)",
+}
+
+
+@pytest.mark.parametrize("body", CHAINS.values(), ids=CHAINS)
+def test_a_bias_that_one_region_gives_is_rotated_by_the_next(body: str) -> None:
+    """beta W becomes the bias of c, whose output is rotated too."""
+    text = f"""g (float[2,8] x) => (float[2,3] y) {{
+        h = MatMul (x, a) n = LayerNormalization (h, g, b) {body} y = MatMul (r, d) }}"""
+    weights = {"a": normal(8, 12), "c": normal(12, 4), "d": normal(4, 3), "g": normal(12), "b": normal(12, seed=1)}
+    built = model(text, weights | {"e": normal(4, seed=2), "one": np.float32(2)})
+    step = apply(Rotate(), built, {"x": normal(2, 8, seed=5)}, tolerance=4e-6)
+    assert len(step.log.changed) == 2
+
+
 PASSES_ON = {
     "add": "h = Add (p, q)",
     "difference": "h = Sub (p, q)",
@@ -191,6 +210,11 @@ LEFT = {
         "i = Slice (p, start, six, minus) j = Concat <axis = -1> (i, i) r = Add (p, q) h = Add (r, j)",
         "'i.node' (Slice) does not keep the channels together",
     ),
+    "another reading of the elements": (
+        "i = Reshape (p, swapped) k = Transpose <perm = [0, 2, 1]> (i) h = Add (k, q)",
+        "'i.node' (Reshape) does not keep the channels together",
+    ),
+    "one number for all channels": ("i = Add (p, mask) h = Add (i, q)", "'i.node' (Add) adds one number to all"),
     "maximum": ("i = Add (p, q) h = ReduceMax (i, axis1)", "'h.node' (ReduceMax)"),
     "mean of channels": ("i = Add (p, q) s = ReduceMean (i, minus) h = Add (i, s)", "'s.node' (ReduceMean) does not"),
     "scores": (
@@ -201,7 +225,7 @@ LEFT = {
 }
 MORE = {
     "start": np.array([0]), "six": np.array([6]), "halves": np.array([2, 5, 2, 6]), "minus": np.array([-1]),
-    "inf": np.float32(-np.inf),
+    "inf": np.float32(-np.inf), "swapped": np.array([2, 12, 5]),
 }  # fmt: skip
 
 
