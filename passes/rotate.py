@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from mulshift.ir import DataError, Samples, UsageError
+from mulshift.ir import Array, DataError, Samples, UsageError
 from mulshift.passes.base import Contract, Pass
+from mulshift.passes.hadamard import hadamard
 from mulshift.passes.rotation.choice import NONE, Bits, choose, observe, rotation
-from mulshift.passes.rotation.online import insert_online
+from mulshift.passes.rotation.online import online_regions, write_online
 from mulshift.passes.rotation.regions import MARK, Region, head_regions, stream_regions
 from mulshift.passes.rotation.weights import Writer, unwritable
 
@@ -43,7 +44,8 @@ class Rotate(Pass):
         residual, heads, online: which of the three.
         method: "hadamard" (random orthogonal where no Hadamard matrix is known), "random", or "adaptive": for each
             region the one of none, Hadamard, random and two that look at the activations with the least mean squared
-            error of what linear operators make of inputs rounded to `bits` and weights rounded to `weight_bits`.
+            error of what linear operators make of inputs rounded to `bits` and weights rounded to `weight_bits`; online
+            only where that is less than without.
         block: the largest order of an online Hadamard; more channels are transformed in groups.
         seed: of random signs and rotations.
         samples: for "adaptive".
@@ -83,15 +85,11 @@ class Rotate(Pass):
         if self.heads:
             self._rotate(model, [r for r in head_regions(model.graph) if r.makers or r.readers])
         if self.online:
-            insert_online(self, model, self.block)
+            self._online(model)
 
     def _rotate(self, model: ir.Model, regions: list[Region]) -> None:
         fit = [r for r in regions if not self._declined(r)]
-        rows = {}
-        if self.method == "adaptive" and fit:
-            rows = observe(model, fit, islice(self.samples, self.count))
-            if not rows:
-                raise DataError("rotate", "method 'adaptive' needs samples", "give calibration data, or use 'hadamard'")
+        rows = self._rows(model, fit)
         choices = []
         for i, region in enumerate(fit):
             if self.method == "adaptive":
@@ -107,6 +105,29 @@ class Rotate(Pass):
                 continue
             self.changed(where, _told(region, kind) + (f"; errors: {errors}" if errors else ""))
             Writer(model, fit, region, q, kind).write()
+
+    def _rows(self, model: ir.Model, regions: list[Region]) -> dict[ir.Value, Array]:
+        """What the method looks at."""
+        if self.method != "adaptive" or not regions:
+            return {}
+        rows = observe(model, regions, islice(self.samples, self.count))
+        if not rows:
+            raise DataError("rotate", "method 'adaptive' needs samples", "give calibration data, or use 'hadamard'")
+        return rows
+
+    def _online(self, model: ir.Model) -> None:
+        """A Hadamard matrix by any method, since only that is additions; adaptive leaves out what gains nothing."""
+        regions = online_regions(self, model.graph, self.block)
+        rows = self._rows(model, regions)
+        for region in regions:
+            h = hadamard(region.order)
+            if rows and h is not None:
+                only = {f"Hadamard {region.order}": h}
+                best, _, errors = choose(region, rows, Bits(self.bits, self.weight_bits), self.seed, only)
+                if best == NONE:
+                    self.skipped(next(iter(region.readers)), f"an online Hadamard is not better than {NONE}: {errors}")
+                    continue
+            write_online(self, model, region)
 
     def _declined(self, region: Region) -> bool:
         marks = {v.metadata_props[MARK] for v in region.values if MARK in v.metadata_props}

@@ -424,6 +424,19 @@ def test_adaptive_rotates_outliers_and_is_repeatable() -> None:
     assert "errors: none" in steps[0].log.changed[0].what
 
 
+def test_adaptive_is_online_only_where_it_helps() -> None:
+    """Relu of -1, 0 and 1 is exact with few bits; one channel that is 30 times the others leaves none for them."""
+    text = "g (float[64,12] x) => (float[64,7] y) { r = Relu (x) y = MatMul (r, c) }"
+    even = np.random.default_rng(0).integers(-1, 2, (64, 12)).astype(np.float32)
+    size = np.where(np.arange(12) == 3, np.float32(30), np.float32(1))
+    rows = (("even", even, size / size), ("uneven", normal(64, 12, seed=3) * size, size))
+    for name, x, s in rows:
+        built = model(text, {"c": normal(12, 7, seed=2) / s[:, None]})
+        step = adaptive(built, {"x": x}, online=True, bits=6)
+        assert ops(built) == (["Relu", "MatMul"] if name == "even" else ["Relu", "Hadamard", "MatMul"])
+        assert ("an online Hadamard is not better than none" in reasons(step)) == (name == "even")
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_adaptive_keeps_the_function(name: str) -> None:
     make, more = BLOCKS[name]

@@ -94,14 +94,15 @@ class Case:
     w: Array
 
 
-def choose(region: Region, rows: Mapping[ir.Value, Array], bits: Bits, seed: int) -> tuple[str, Array | None, str]:
-    """(what, Q or None, the errors in words) with the least error, "none" among them."""
+def choose(
+    region: Region, rows: Mapping[ir.Value, Array], bits: Bits, seed: int, only: Mapping[str, Array] | None = None
+) -> tuple[str, Array | None, str]:
+    """(what, Q or None, the errors in words) with the least error: none, `only`, or all `candidates`."""
     cases = [_case(node, norm, rows) for node, norm in region.readers.items()]
     runs = np.concatenate([case.u.reshape(-1, region.order) for case in cases])
+    made = candidates(region.order, runs.T @ runs, seed) if only is None else only
     errors = {NONE: _mean(_plain_error(case, bits) for case in cases)}
-    made = candidates(region.order, runs.T @ runs, seed)
-    for name, q in made.items():
-        errors[name] = _mean(_error(case, q, bits) for case in cases)
+    errors |= {name: _mean(_error(case, q, bits) for case in cases) for name, q in made.items()}
     best = min(errors, key=lambda name: errors[name])
     return best, made.get(best), ", ".join(f"{name} {e:.3g}" for name, e in errors.items())
 

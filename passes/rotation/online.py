@@ -10,7 +10,7 @@ from mulshift.passes.base import Pass
 from mulshift.passes.float_functions import domain_of
 from mulshift.passes.hadamard import hadamard, largest_order
 from mulshift.passes.linear_weights import drop_unused
-from mulshift.passes.rotation.regions import MARK
+from mulshift.passes.rotation.regions import MARK, Region
 from mulshift.passes.rotation.ties import ATTENTIONS, is_constant, is_weight
 from mulshift.passes.rotation.weights import in_axis, turned, weight
 from mulshift.passes.shape_values import dims_of
@@ -25,28 +25,36 @@ _PRODUCTS = ("Mul", "MatMul")
 """Nonlinear where both operands are activations: a gate, or the values of an attention."""
 
 
-def insert_online(owner: Pass, model: ir.Model, block: int) -> None:
-    """`x W = (x H) (H^T W)` for every MatMul and Gemm behind a nonlinearity; H is blockdiag of orders up to `block`."""
-    graph = model.graph
-    matrices: dict[tuple[int, ir.DataType], ir.Value] = {}
-    turned_inputs: dict[ir.Value, ir.Value] = {}
-    for node in list(graph):
+def online_regions(owner: Pass, graph: ir.Graph, block: int) -> list[Region]:
+    """Each activation that a nonlinearity made and nothing has rotated, with the MatMul and Gemm nodes that read it."""
+    found: dict[ir.Value, Region] = {}
+    for node in graph:
         x = _input(node)
-        if x is None:
+        dims = dims_of(x)
+        if x is None or not dims:
             continue
-        channels = (dims_of(x) or (None,))[-1]
-        order = largest_order(channels, block) if isinstance(channels, int) else 1
-        h = hadamard(order)
-        if order < _SMALLEST or h is None or x.dtype is None or not isinstance(channels, int):
-            owner.skipped(node, f"no Hadamard matrix has an order that divides {channels}")
+        order = largest_order(dims[-1], block) if isinstance(dims[-1], int) else 1
+        if order < _SMALLEST or x.dtype is None:
+            owner.skipped(node, f"no Hadamard matrix has an order that divides {dims[-1]}")
             continue
-        if x not in turned_inputs:
-            key = (order, x.dtype)
-            if key not in matrices:
-                matrices[key] = add_initializer(graph, f"hadamard.{order}", h.astype(x.dtype.numpy()))
-            turned_inputs[x] = _transform(model, x, matrices[key], order)
-        _absorb(graph, node, turned_inputs[x], h)
-        owner.changed(node, f"an online Hadamard of order {order} on {channels // order} x {order} channels before it")
+        region = found.setdefault(x, Region(order, {x: len(dims) - 1}))
+        region.readers[node] = None
+    return list(found.values())
+
+
+def write_online(owner: Pass, model: ir.Model, region: Region) -> None:
+    """`x W = (x H) (H^T W)`, H in groups of the region's order; graphs keep one H of each order and type."""
+    graph, order, h = model.graph, region.order, hadamard(region.order)
+    (x,) = region.values
+    assert h is not None and x.dtype is not None
+    array = h.astype(x.dtype.numpy())
+    known = graph.initializers.get(f"hadamard.{order}")
+    if known is None or known.dtype != x.dtype or not np.array_equal(weight(known), array):
+        known = add_initializer(graph, f"hadamard.{order}", array)
+    y = _transform(model, x, known, order)
+    for node in region.readers:
+        _absorb(graph, node, y, h)
+        owner.changed(node, f"an online Hadamard of order {order} on {(dims_of(x) or (0,))[-1]} channels before it")
 
 
 def _input(node: ir.Node) -> ir.Value | None:
