@@ -25,6 +25,7 @@ from rotation_graphs import (
 from mulshift.ir import Array, DataError, UsageError, constant, get_range, set_range
 from mulshift.ir.text import show
 from mulshift.passes.hadamard import hadamard, orthogonal
+from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.rotate import Rotate
 from mulshift.passes.rotation.weights import turned
 
@@ -386,6 +387,19 @@ def test_outlier_channels_cost_less_after_rotation() -> None:
         assert measured(bits, bits, {}) > plain + 6
         adaptive = {"method": "adaptive", "samples": some, "bits": bits, "weight_bits": bits}
         assert measured(bits, bits, adaptive) > plain + 6
+
+
+def test_outlier_channels_down_to_integers() -> None:
+    """All passes, 8 bits: seen 22.2 dB without, 31.7 with Hadamard, 35.4 with adaptive and online."""
+    found = []
+    for options in (None, {}, {"method": "adaptive", "online": True}):
+        passes: list[dict[str, Any]] = [{"pass": name} for name in ("canonicalize", "fold-bn", "fuse")]
+        passes += [] if options is None else [{"pass": "rotate", "options": options}]
+        passes += [{"pass": name} for name in ("calibrate", "insert-fake-quant", "to-integer")]
+        built = layer_norm_block(outlier=20)
+        result = Pipeline({"name": "test", "passes": passes}).run(built, [feeds(built, seed=s) for s in range(8)])
+        found.append(result.records[-1].sqnr["y"] or 0.0)
+    assert min(found[1:]) > found[0] + 6
 
 
 # Adaptive ---------------------------------------------------------------------------------------------------------
