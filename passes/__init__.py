@@ -14,6 +14,7 @@ from mulshift.passes.fuse_kernels import FuseKernels
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.order_channels import OrderChannels
+from mulshift.passes.rotate import Rotate
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.smooth import Smooth
 from mulshift.passes.to_integer import ToInteger
@@ -25,6 +26,7 @@ PASSES: dict[str, type[Pass]] = {
     "fold-input": FoldInput,
     "equalize": Equalize,
     "smooth": Smooth,
+    "rotate": Rotate,
     "calibrate": Calibrate,
     "insert-fake-quant": InsertFakeQuant,
     "narrow-scales": NarrowScales,

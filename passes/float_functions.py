@@ -3,7 +3,8 @@
 Attention: `Y = softmax(scale * Q K^T) V` for each head. Q [B, M, H, D], K [B, N, G, D], V [B, N, G, E], H a multiple
 of G: head h reads h / (H / G) of K and V. MaskedAttention has a bool mask that broadcasts to [B, H, M, N]: a key
 counts where it is true; a row without any gives 0. RotaryEmbedding turns the halves of the last axis of X [B, S, H,
-D] by angles whose cosines and sines are [B or 1, S, 1, D / 2].
+D] by angles whose cosines and sines are [B or 1, S, 1, D / 2]. Hadamard: X H over the last axis, H [g, g], on each
+group of g channels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _SIGNATURES = {
     "Attention": "<scale: float = 1.0> (Q, K, V) => (Y)",
     "MaskedAttention": "<scale: float = 1.0> (Q, K, V, mask) => (Y)",
     "RotaryEmbedding": "(X, cos, sin) => (Y)",
+    "Hadamard": "(X, H) => (Y)",
 }
 _HEADS = """
         keep = Constant<value_ints = [0]>()
@@ -85,6 +87,15 @@ _BODIES = {
         turned_first = Sub(first_cos, second_sin)
         turned_second = Add(second_cos, first_sin)
         Y = Concat<axis = -1>(turned_first, turned_second)""",
+    "Hadamard": """
+        shape = Shape(X)
+        leading = Shape<start = 0, end = -1>(X)
+        group = Shape<start = 0, end = 1>(H)
+        rest = Constant<value_ints = [-1]>()
+        grouped = Concat<axis = 0>(leading, rest, group)
+        groups = Reshape(X, grouped)
+        product = MatMul(groups, H)
+        Y = Reshape(product, shape)""",
 }
 STANDARD_SINCE = {"Swish": 24, "RMSNormalization": 23}
 """Opset from which the standard has the very same operator: `Swish` is `x * sigmoid(alpha * x)`."""

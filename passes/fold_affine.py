@@ -37,7 +37,7 @@ def into_producer(graph: ir.Graph, chain: Chain) -> ir.Node | str:
         return ""  # MatMul and its Add: nothing to gain
     set_weight(graph, node, row.scale_out(node, w, a))
     if row.bias is None:
-        value = _add_after(graph, node, b) if b.any() else value
+        value = add_after(graph, node, b) if b.any() else value
     elif (a * bias + b).any() or len(node.inputs) > row.bias:
         set_bias(graph, node, row, a * bias + b)
     inherit_origin([node], [node, *chain.nodes])
@@ -75,7 +75,7 @@ def into_consumer(graph: ir.Graph, chain: Chain) -> ir.Node | str:
     if row.bias is not None and shift.any():
         set_bias(graph, node, row, bias + shift)
     elif row.bias is None and shift.any():
-        _add_after(graph, node, shift)
+        add_after(graph, node, shift)
     inherit_origin([node], [*chain.nodes, node])
     for mover in path:
         _rename(graph, mover.outputs[0])
@@ -117,7 +117,7 @@ def _dtype(value: ir.Value) -> np.dtype[np.generic]:
     return np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
 
 
-def _add_after(graph: ir.Graph, node: ir.Node, b: Array) -> ir.Value:
+def add_after(graph: ir.Graph, node: ir.Node, b: Array) -> ir.Value:
     """An Add of [channels] between a MatMul and its readers; it takes the name of what it replaces."""
     y = node.outputs[0]
     stem = str(node.name if node.inputs[1] is None else node.inputs[1].name).removesuffix(".weight")

@@ -135,6 +135,8 @@ def test_norms_carry_a_bound_and_a_width(op: str) -> None:
         "no proven accumulator bound below 2^31",
         "no width",
     ]
+
+
 @pytest.mark.parametrize("op", ["Attention", "MaskedAttention", "Softmax"])
 def test_rows_with_a_ratio_of_their_own_have_no_width(op: str) -> None:
     model = integer()

@@ -139,10 +139,6 @@ def test_formula() -> None:
 
 
 NEAR = {
-    "post-norm residual": (
-        "n = LayerNormalization(x, scale, o) h = MatMul(n, w) y = Add(h, n) z = Abs(x)", "adds 'n' to something else",
-    ),
-    "other reader": ("n = LayerNormalization(x, scale, o) y = MatMul(n, w) z = Sigmoid(n)", "(Sigmoid)"),
     "nonlinearity": ("h = MatMul(x, big) m = Gelu(h) y = MatMul(m, w) z = Abs(x)", "(Gelu)"),
     "gate": ("h = MatMul(x, big) s = Sigmoid(h) m = Mul(s, x) y = MatMul(m, w) z = Abs(x)", "(Sigmoid)"),
     "graph output": ("z = MatMul(x, big) y = MatMul(z, w)", "'z' is a graph output"),
@@ -152,6 +148,39 @@ NEAR = {
         "cannot take the scales back",
     ),
 }  # fmt: skip
+
+
+READ_BY_OTHERS = {
+    "post-norm residual": "n = LayerNormalization(x, scale, o) h = MatMul(n, w) y = Add(h, n) z = Abs(x)",
+    "other reader": "n = LayerNormalization(x, scale, o) y = MatMul(n, w) z = Sigmoid(n)",
+    "graph output": "z = LayerNormalization(x, scale, o) y = MatMul(z, w)",
+}
+
+
+@pytest.mark.parametrize("name", READ_BY_OTHERS)
+def test_a_norm_that_others_read_too_gets_a_product_before_its_linear_readers(name: str) -> None:
+    m = model(READ_BY_OTHERS[name], "float y, float z")
+    expected = Interpreter(m).run(SAMPLES[0])
+    made = Smooth(samples=SAMPLES)
+    assert made(m).modified
+    assert [n.op_type for n in m.graph].count("Mul") == 1
+    assert all(after > before for before, after in decibels(made, "scale"))
+    for key, tensor in Interpreter(m).run(SAMPLES[0]).items():
+        largest = float(expected[key].abs().max())
+        assert float((tensor - expected[key]).abs().max()) < 1e-5 * largest  # float32 sums of 16 products
+    once = show(m)
+    Smooth(samples=SAMPLES)(m)
+    assert [n.op_type for n in m.graph].count("Mul") == 1, once
+
+
+def test_a_product_by_ones_does_not_stay() -> None:
+    """Channels of one size, rows and columns alike: no strength helps."""
+    text = "n = LayerNormalization(x, ones) y = MatMul(n, eye) z = Sigmoid(n)"
+    constants = {"ones": np.ones(C, np.float32), "eye": np.eye(C, dtype=np.float32)}
+    m = g.graph(f"(float[2,24,{C}] x) => (float y, float z) {{ {text} }}", constants)
+    before = show(m)
+    assert not Smooth(samples=SAMPLES)(m).modified
+    assert show(m) == before
 
 
 @pytest.mark.parametrize("name", NEAR)
