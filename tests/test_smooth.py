@@ -15,6 +15,7 @@ from mulshift.ir import Array, DataError, Interpreter, UsageError, get_range, se
 from mulshift.ir.text import show
 from mulshift.passes import PASSES
 from mulshift.passes.channel_flow import reshaped_tag
+from mulshift.passes.float_functions import domain_of
 from mulshift.passes.smooth import Smooth
 from mulshift.passes.smooth_measure import ROWS, Measure, Seen, choose
 from mulshift.passes.smooth_regions import Operand
@@ -232,27 +233,6 @@ def test_golden() -> None:
     ), note.what
 
 
-ATTENTION = """<domain: "mulshift.float", opset_import: ["" : 21]>
-Attention (q, k, v) => (y) {
-  qh = Transpose<perm=[0,2,1,3]>(q)
-  kt = Transpose<perm=[0,2,3,1]>(k)
-  vh = Transpose<perm=[0,2,1,3]>(v)
-  a = MatMul(qh, kt)
-  p = Softmax(a)
-  m = MatMul(p, vh)
-  y = Transpose<perm=[0,2,1,3]>(m)
-}"""
-ROTARY = """<domain: "mulshift.float", opset_import: ["" : 21]>
-RotaryEmbedding (x, cos, sin) => (y) {
-  a, b = Split<axis=-1, num_outputs=2>(x)
-  n = Neg(b)
-  r = Concat<axis=-1>(n, a)
-  c = Mul(x, cos)
-  s = Mul(r, sin)
-  y = Add(c, s)
-}"""
-
-
 def fused() -> ir.Model:
     """Attention and rotary embedding as one node each, as fuse leaves them."""
     text = f"""<ir_version: 10, opset_import: ["" : 21, "mulshift.float" : 1]>
@@ -264,16 +244,17 @@ def fused() -> ir.Model:
       mj = Reshape(m, join) y = MatMul(mj, u)
     }}"""
     proto = onnx.parser.parse_model(text)
-    proto.functions.extend(onnx.parser.parse_function(t) for t in (ATTENTION, ROTARY))
     more = {
         "big": CONSTANTS["big"] / 100,
         "big2": CONSTANTS["big"],
-        "c3": CONSTANTS["cos"][:, None, :],
-        "s3": CONSTANTS["sin"][:, None, :],
+        "c3": CONSTANTS["cos"][:, None, : DIM // 2],
+        "s3": CONSTANTS["sin"][:, None, : DIM // 2],
     }
     for name, array in {**CONSTANTS, **more}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     m = ir.from_proto(proto)
+    for name in ("Attention", "RotaryEmbedding"):
+        domain_of(m, name)
     shapes = {key: [2, 24, HEADS, DIM] for key in ("qr", "kr", "vr", "qt", "kt", "m")}
     for i, node in enumerate(m.graph):
         node.name = f"{node.op_type}_{i}"
