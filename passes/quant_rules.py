@@ -67,6 +67,7 @@ _REDUCE = Rule((_A.ANY, _A.PLAIN), epilogue=True)
 _POOL = Rule((_A.NARROW, _A.PLAIN), epilogue=True)
 _MOVE = Rule((_A.ANY, _A.PLAIN), gives=Give.SAME)
 _MOVE8 = Rule((_A.NARROW, _A.PLAIN), gives=Give.SAME, wide=False)
+_CAST = Rule((_A.PLAIN,))
 _COMPARE = Rule((_A.NARROW, _A.PLAIN))
 
 
@@ -103,6 +104,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), _COMPARE),
 }
 
+SMOOTHS = "mulshift.smooth"
+"""In `metadata_props` of a product that only scales channels for the products after it: it reads 16 bits, writes 8."""
+
 FLOAT_RULE = Rule((_A.WIDE,))
 """An operator that stays float reads and writes the widest integers there are."""
 
@@ -115,10 +119,14 @@ def rule_of(node: ir.Node) -> Rule | None:
         return None
     if node.op_type == "Resize":
         return _RESIZE.get(attribute(node, "mode", "nearest"))
+    if node.op_type == "Cast":
+        return _CAST if node.inputs[0] is not None and not is_float(node.inputs[0]) else None
     if node.op_type == "Div" and constant(node.inputs[1]) is None:
         return None
     if node.op_type == "Attention" and node.domain != "mulshift.float":
         return None
+    if SMOOTHS in node.metadata_props:
+        return _SUM
     if node.op_type in ("Add", "Sub") and any(constant(v) is not None for v in node.inputs):
         return _MUL
     return RULES.get(node.op_type)

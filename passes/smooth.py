@@ -16,7 +16,7 @@ from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
 from mulshift.passes.smooth_measure import Choice, Seen, choose, measure
 from mulshift.passes.smooth_regions import Region, find_regions, write
-from mulshift.passes.smooth_split import drop_idle, split_norms
+from mulshift.passes.smooth_split import drop_idle, split
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +28,14 @@ class Smooth(Pass):
 
         y = W x = (W S) (S^-1 x),    S = diag(s),    s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)
 
-    Where a norm's output is read by others too (post-norm blocks), the linear readers get a product by one number a
-    channel in front (`smooth_split`). A region is one activation x whose readers are all linear operators, and a
-    maker that absorbs S^-1 exactly: scale and bias of a LayerNormalization or RMSNormalization, or the output
-    channels of a linear operator, also through moves of elements, positively homogeneous functions, one factor of a
-    product (`act(gate) * up`) and the values of attention (`softmax(q k^T) v`; heads that share keys and values share
-    s). Queries and keys are regions too: `q S^-1` and `k S` have the same scores, with `s_j = max|q_j|^alpha /
-    max|k_j|^(1 - alpha)` shared by channels that a rotary embedding turns into each other.
+    Where a norm's output is read by others too (post-norm blocks), and behind nonlinear functions, linear readers get
+    a product by one number a channel in front (`smooth_split`). A region is one activation x whose readers are all
+    linear operators, and a maker that absorbs S^-1 exactly: scale and bias of a LayerNormalization or
+    RMSNormalization, or the output channels of a linear operator, also through moves of elements, positively
+    homogeneous functions, one factor of a product (`act(gate) * up`) and the values of attention (`softmax(q k^T) v`;
+    heads that share keys and values share s). Queries and keys are regions too: `q S^-1` and `k S` have the same
+    scores, with `s_j = max|q_j|^alpha / max|k_j|^(1 - alpha)` shared by channels that a rotary embedding turns into
+    each other.
 
     The measure: mean squared error of the readers' outputs (of the scores), x rounded a tensor, weights an output
     channel, relative to the float outputs, on kept rows; of gated products and attention also with up and v rounded.
@@ -47,6 +48,7 @@ class Smooth(Pass):
         count: at most so many samples.
         bits: of activations.
         weight_bits: of weights.
+        functions: scale what nonlinear functions make too, by a product of its own: a pass over the activation.
         alphas: strengths to try, besides none.
         progress: called with (samples and regions done, their number or None).
 
@@ -61,6 +63,7 @@ class Smooth(Pass):
     count: int = 32
     bits: int = 8
     weight_bits: int = 8
+    functions: bool = True
     alphas: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     progress: Callable[[int, int | None], None] | None = None
 
@@ -72,7 +75,7 @@ class Smooth(Pass):
 
     def rewrite(self, model: ir.Model) -> None:
         """See the class; a maker whose output cannot be scaled is reported with the reason."""
-        added = split_norms(model.graph)
+        added = split(model.graph, self.functions)
         regions = find_regions(model.graph, self.skipped)
         try:
             self._smooth(model, regions)

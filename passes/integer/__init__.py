@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from mulshift.passes.integer.affine import affine
 from mulshift.passes.integer.attention import attention, softmax
+from mulshift.passes.integer.cast import cast
 from mulshift.passes.integer.elementwise import add, mul, sub
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized, Rule
 from mulshift.passes.integer.move import MOVERS
@@ -58,6 +59,7 @@ RULES: dict[str, Rule] = {
     "ReduceSum": reduce_sum,
     "LayerNormalization": norm,
     "RMSNormalization": norm,
+    "Cast": cast,
     "Softmax": softmax,
     "Attention": attention,
     "MaskedAttention": attention,
