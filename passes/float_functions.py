@@ -3,8 +3,9 @@
 Attention: `Y = softmax(scale * Q K^T) V` for each head. Q [B, M, H, D], K [B, N, G, D], V [B, N, G, E], H a multiple
 of G: head h reads h / (H / G) of K and V. MaskedAttention has a bool mask that broadcasts to [B, H, M, N]: a key
 counts where it is true; a row without any gives 0. RotaryEmbedding turns the halves of the last axis of X [B, S, H,
-D] by angles whose cosines and sines are [B or 1, S, 1, D / 2]. Hadamard: X H over the last axis, H [g, g], on each
-group of g channels.
+D] by angles whose cosines and sines are [B or 1, S, 1, D / 2]. RowQuantize: X in steps, each row
+rounded to 8 bits with a power of two of its own (`mulshift.ir.operators.row_quantize`). Hadamard: X H over the last
+axis, H [g, g], on each group of g channels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _SIGNATURES = {
     "MaskedAttention": "<scale: float = 1.0> (Q, K, V, mask) => (Y)",
     "RotaryEmbedding": "(X, cos, sin) => (Y)",
     "Hadamard": "(X, H) => (Y)",
+    "RowQuantize": "<step: float = 1.0> (X) => (Y)",
 }
 _HEADS = """
         keep = Constant<value_ints = [0]>()
@@ -87,6 +89,32 @@ _BODIES = {
         turned_first = Sub(first_cos, second_sin)
         turned_second = Add(second_cos, first_sin)
         Y = Concat<axis = -1>(turned_first, turned_second)""",
+    "RowQuantize": """
+        one_step = Constant<value_float: float = @step>()
+        in_steps = Div(X, one_step)
+        steps = Round(in_steps)
+        magnitude = Abs(steps)
+        last = Constant<value_ints = [-1]>()
+        largest = ReduceMax<keepdims = 1>(magnitude, last)
+        powers = Constant<value = float[16] {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
+            32768}>()
+        reached = GreaterOrEqual(largest, powers)
+        reached_bits = Cast<to = 1>(reached)
+        bits = ReduceSum<keepdims = 1>(reached_bits, last)
+        kept = Constant<value_float = 7.0>()
+        beyond = Sub(bits, kept)
+        k = Relu(beyond)
+        two = Constant<value_float = 2.0>()
+        unit = Pow(two, k)
+        scaled = Div(steps, unit)
+        half = Constant<value_float = 0.5>()
+        raised = Add(scaled, half)
+        rounded = Floor(raised)
+        low = Constant<value_float = -128.0>()
+        high = Constant<value_float = 127.0>()
+        clamped = Clip(rounded, low, high)
+        whole = Mul(clamped, unit)
+        Y = Mul(whole, one_step)""",
     "Hadamard": """
         shape = Shape(X)
         leading = Shape<start = 0, end = -1>(X)

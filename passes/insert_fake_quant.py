@@ -17,6 +17,7 @@ from mulshift.ir import (
     constant,
     describe,
     get_range,
+    inherit_origin,
     is_float,
     set_level,
     sole_user,
@@ -24,6 +25,7 @@ from mulshift.ir import (
 from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import get_extremes
+from mulshift.passes.float_functions import DOMAIN, domain_of
 from mulshift.passes.formats import SPECS, Formats, Planner
 from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
@@ -39,7 +41,10 @@ from mulshift.passes.quant_rules import (
     is_fused,
     is_image,
     is_image_step,
+    reads_rows,
     rule_of,
+    rule_of_rows,
+    turned_weight,
 )
 from mulshift.passes.scales import PAIR_LIMIT, activation_qparams, reduce_range, weight_qparams
 
@@ -53,6 +58,8 @@ class InsertFakeQuant(Pass):
         reduce_range: keep 8-bit weights within +-64 where a machine without VNNI multiplies pairs of them in 16 bits:
             vpmaddubsw is then exact, and the kernels a quarter faster there. Elsewhere it only costs accuracy.
         residual_bits: 16 to keep the operands of additions of two activations in 16 bits, else 8.
+        activations: "static", or "per-token" for a power of two for each row that a MatMul without bias reads (16 bits
+            before): for decoders, where a few tokens are a thousand times as large as the others.
         output_bits: of a graph output that a Conv, Gemm or constant MatMul makes: None leaves it in its accumulator.
         weight_range: "max" or "mse".
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
@@ -68,6 +75,7 @@ class InsertFakeQuant(Pass):
     weight_bits: int = 8
     reduce_range: bool = False
     residual_bits: int = 16
+    activations: str = "static"
     output_bits: int | None = None
     weight_range: str = "max"
     concat: str = "auto"
@@ -90,12 +98,16 @@ class InsertFakeQuant(Pass):
             self._constants(node, pairs)
             for value in node.outputs:
                 self._activation(value, pairs, planner)
+        for node in nodes if self.activations == "per-token" else ():
+            if reads_rows(node):
+                self._rows(model, node)
         set_level(model, Level.QDQ)
 
     def _check(self, graph: ir.Graph) -> None:
         options: tuple[tuple[str, object, tuple[object, ...]], ...] = (
             ("weight_bits", self.weight_bits, (8, 4)),
             ("residual_bits", self.residual_bits, (8, 16)),
+            ("activations", self.activations, ("static", "per-token")),
             ("output_bits", self.output_bits, (None, 8, 16)),
             ("weight_range", self.weight_range, ("max", "mse")),
             ("concat", self.concat, ("auto", "own")),
@@ -109,7 +121,10 @@ class InsertFakeQuant(Pass):
             raise UsageError("insert-fake-quant", f"no node '{sorted(unknown)[0]}' to skip", "see `mulshift inspect`")
 
     def _rule(self, node: ir.Node) -> Rule | None:
-        return None if node.name in self.skip or asked_to_stay(node) else rule_of(node)
+        if node.name in self.skip or asked_to_stay(node):
+            return None
+        rule = rule_of(node)
+        return rule_of_rows(node, rule) if rule is not None and self.activations == "per-token" else rule
 
     def _planner(self) -> Planner:
         ours = self.target == "integer"
@@ -141,6 +156,8 @@ class InsertFakeQuant(Pass):
 
     def _needs_no_pair(self, value: ir.Value) -> bool:
         node = value.producer()
+        if turned_weight(value) is not None:
+            return True
         chained = in_affine_chain(value) and (self.target == "integer" or node is None or is_image_step(node))
         rule = None if node is None else self._rule(node)
         return chained or is_fused(value, rule) or is_image(value)
@@ -203,18 +220,40 @@ class InsertFakeQuant(Pass):
             source = walk if rule.gives is Give.JOIN else source
         return source
 
+    def _rows(self, model: ir.Model, node: ir.Node) -> None:
+        """RowQuantize between the 16-bit pair and the product; one for all that read it."""
+        x = node.inputs[0]
+        made = None if x is None else x.producer()
+        scale = None if made is None or made.op_type != "DequantizeLinear" else constant(made.inputs[1])
+        if x is None or made is None or scale is None or made.inputs[0].dtype != ir.DataType.INT16:  # type: ignore[union-attr]
+            return self.skipped(node, "its input has no 16-bit pair, so it is quantized statically")
+        row = next((u.node for u in x.uses() if u.node.op_type == "RowQuantize"), None)
+        if row is None:
+            domain_of(model, "RowQuantize")
+            row = ir.node("RowQuantize", [x], {"step": float(scale)}, domain=DOMAIN, name=f"{x.name}/RowQuantize")
+            inherit_origin([row], [made])
+            y = row.outputs[0]
+            y.name, y.type, y.shape = f"{x.name}.rows", x.type, x.shape
+            model.graph.insert_after(made, row)
+        node.replace_input_with(0, row.outputs[0])
+        return self.changed(node, "a power of two for each row of its input")
+
     # Constants -------------------------------------------------------------------------------------------------------
 
     def _constants(self, node: ir.Node, pairs: PairInserter) -> None:
         rule = self._rule(node)
-        if rule is None or is_image_step(node):
+        if rule is None or is_image_step(node) or turned_weight(node.outputs[0]) is not None:
             return
-        for index, value in enumerate(node.inputs):
+        for index, given in enumerate(node.inputs):
+            turn = turned_weight(given)
+            value = given if turn is None else turn.inputs[0]
             array = constant(value)
             if value is None or array is None or not is_float(value):
                 continue
             ask = rule.ask(index)
-            if ask is Ask.WEIGHT:
+            if ask is Ask.WEIGHT and turn is not None:
+                self._turned(node, turn, array, pairs)
+            elif ask is Ask.WEIGHT:
                 self._weight(node, index, array, pairs)
             elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target == "qdq"):
                 self._operand(node, index, rule, pairs)
@@ -235,6 +274,19 @@ class InsertFakeQuant(Pass):
         pairs.insert(value, q, alike, str(value.name))
         within = f" within {PAIR_LIMIT}" if reduced else ""
         self.changed(node, f"weights s{self.weight_bits}{within}, {q.scale.size} scales along axis {axis}")
+
+    def _turned(self, node: ir.Node, turn: ir.Node, array: Array, pairs: PairInserter) -> None:
+        """A per-channel pair in front of the Transpose of a constant [N, K]."""
+        value = turn.inputs[0]
+        assert value is not None
+        if is_dequantized(value):
+            return
+        axis = 1 - channel_axis(node, 2)
+        q = weight_qparams(array, axis, self.weight_bits, self.weight_range, *_bias_of(node))
+        if self.reduce_range and self.weight_bits == 8:
+            q = reduce_range(q, array, axis)
+        pairs.insert(value, q, [(turn, 0)], str(value.name))
+        self.changed(node, f"weights s{self.weight_bits}, {q.scale.size} scales along axis {axis} of '{value.name}'")
 
     def _reads_alike(self, node: ir.Node, axis: int, rank: int) -> bool:
         rule = self._rule(node)

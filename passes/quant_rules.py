@@ -6,7 +6,7 @@ An operator without a row has no integer form: it stays float between Dequantize
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -132,6 +132,22 @@ def rule_of(node: ir.Node) -> Rule | None:
     return RULES.get(node.op_type)
 
 
+def reads_rows(node: ir.Node) -> bool:
+    """Whether a node can read rows with a power of two each: MatMul by constant weights, no bias, no graph output."""
+    if node.op_type != "MatMul" or node.domain != "" or constant_weight(node) is None:
+        return False
+    y, user = node.outputs[0], sole_user(node.outputs[0])
+    return not y.is_graph_output() and not (user is not None and is_bias(user))
+
+
+def rule_of_rows(node: ir.Node, rule: Rule) -> Rule:
+    """The row of a node where products read rows: these, and products of activations before them, take 16 bits."""
+    if reads_rows(node):
+        return replace(rule, asks=(Ask.WIDE, *rule.asks[1:]))
+    gates = node.op_type == "Mul" and node.domain == "" and all(constant(v) is None for v in node.inputs)
+    return replace(rule, asks=(Ask.WIDE,)) if gates else rule
+
+
 def is_fused(value: ir.Value, rule: Rule | None) -> bool:
     """Whether the value exists only inside its producer's epilogue: its sole user is a Relu, a constant Clip or a bias.
 
@@ -170,14 +186,30 @@ def product_of_bias(node: ir.Node) -> ir.Node | None:
 
 
 def constant_weight(node: ir.Node) -> Array | None:
-    """The numbers of a product's constant weights, through their own pair; None if they are activations."""
-    value = node.inputs[1]
+    """The numbers of a product's constant weights, through their own pair and a Transpose; None for activations."""
+    value, perm = node.inputs[1], None
     while value is not None and constant(value) is None:
         made = value.producer()
-        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear", "Transpose"):
             return None
+        if made.op_type == "Transpose":
+            if perm is not None:
+                return None
+            perm = ints(made, "perm") or (-1, -2)
         value = made.inputs[0]
-    return constant(value)
+    array = constant(value)
+    return array if array is None or perm is None else array.transpose(perm)
+
+
+def turned_weight(value: ir.Value | None) -> ir.Node | None:
+    """The Transpose of a constant matrix that only products read, as weights: too large a constant to be folded."""
+    node = None if value is None else value.producer()
+    if value is None or node is None or node.op_type != "Transpose" or node.domain != "":
+        return None
+    array, uses = constant(node.inputs[0]), value.uses()
+    fits = array is not None and array.ndim == 2 and list(ints(node, "perm") or (1, 0)) == [1, 0]
+    products = all(u.idx == 1 and u.node.op_type in ("MatMul", "Gemm") and u.node.domain == "" for u in uses)
+    return node if fits and uses and products and not value.is_graph_output() else None
 
 
 def is_image(value: ir.Value) -> bool:

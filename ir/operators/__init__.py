@@ -18,6 +18,7 @@ from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.operators.rotary import ROTARY_EMBEDDING
+from mulshift.ir.operators.row_quantize import ROW_QUANTIZE
 from mulshift.ir.operators.softmax import SOFTMAX
 from mulshift.ir.operators.table import TABLE
 
@@ -42,6 +43,7 @@ OPERATORS: dict[str, Operator] = {
         ATTENTION,
         MASKED_ATTENTION,
         ROTARY_EMBEDDING,
+        ROW_QUANTIZE,
         *PACKED,
         MAX_POOL_NHWC,
     )

@@ -1,4 +1,6 @@
-"""Attention and rotary embeddings on [batch, positions, heads, columns]: operators of the domain `mulshift.float`."""
+"""Operators of the domain `mulshift.float`: attention and rotary embeddings on [batch, positions, heads, columns], rows
+in 8 bits.
+"""
 
 from __future__ import annotations
 
@@ -38,4 +40,23 @@ def _rotary(node: ir.Node, v: Sequence[Any]) -> Any:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-TABLE: dict[str, TorchOp] = {"Attention": _attention, "MaskedAttention": _attention, "RotaryEmbedding": _rotary}
+def _row_quantize(node: ir.Node, v: Sequence[Any]) -> Any:
+    """Rows of the last axis rounded to 8 bits with a power of two each; gradients pass straight through."""
+    import torch
+
+    step, x = attribute(node, "step", 1.0), v[0]
+    with torch.no_grad():
+        steps = torch.round(x / step)
+        largest = steps.abs().amax(-1, keepdim=True)
+        bits = (largest >= torch.tensor([2.0**i for i in range(16)], dtype=x.dtype)).sum(-1, keepdim=True)
+        unit = torch.exp2(torch.clamp(bits - 7, min=0).to(x.dtype))
+        y = torch.clamp(torch.floor(steps / unit + 0.5), -128, 127) * unit * step
+    return x + (y - x).detach() if x.requires_grad else y
+
+
+TABLE: dict[str, TorchOp] = {
+    "Attention": _attention,
+    "MaskedAttention": _attention,
+    "RotaryEmbedding": _rotary,
+    "RowQuantize": _row_quantize,
+}

@@ -55,6 +55,8 @@ class Lowering:
     node_names: dict[ir.Node, str] = field(default_factory=dict)
     accumulators: dict[ir.Node, Quantized] = field(default_factory=dict)
     """Product -> its s32 accumulator, where the graph returns it."""
+    rows: dict[ir.Value, tuple[Quantized, ir.Value]] = field(default_factory=dict)
+    """Output of a RowQuantize -> its integers and the power of two of each row."""
     anchor: ir.Node | None = None
     source: tuple[ir.Node, ...] = ()
     _made: dict[tuple[Any, ...], Quantized] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from mulshift.passes.integer.conv_transpose import conv_transpose
 from mulshift.passes.integer.forms import NoFormError, Output, asked_to_stay
 from mulshift.passes.integer.gemm import gemm, has_constant_weights, matmul, matmul_weights
 from mulshift.passes.integer.linear import Product, write_product
+from mulshift.passes.integer.rows import reads_rows, row_product
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -29,6 +30,8 @@ PRODUCTS: dict[str, Callable[[Lowering, ir.Node], Product]] = {
 
 def product_rule(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     """Conv, ConvTranspose, Gemm and MatMul, constant weights or two activations."""
+    if node.op_type == "MatMul" and reads_rows(node):
+        return row_product(low, node, out)
     if node.op_type == "MatMul" and not has_constant_weights(node):
         return matmul(low, node, out)
     product = PRODUCTS[node.op_type](low, node)

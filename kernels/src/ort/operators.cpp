@@ -18,6 +18,7 @@ Kernel* make_mul();
 Kernel* make_reduce_mean();
 Kernel* make_requantize();
 Kernel* make_rms_norm();
+Kernel* make_row_quantize();
 Kernel* make_softmax();
 Kernel* make_table();
 
@@ -26,6 +27,7 @@ void infer_lerp(const Inference& inference);
 void infer_matmul(const Inference& inference);
 void infer_max_pool(const Inference& inference);
 void infer_reduce_mean(const Inference& inference);
+void infer_row_quantize(const Inference& inference);
 void infer_same(const Inference& inference);
 
 namespace {
@@ -47,6 +49,7 @@ const Operator rows[] = {
     {"ReduceMean", make_reduce_mean, 2, {kSmall, S64}, 1, {kDtype}, infer_reduce_mean},
     {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"RmsNorm", make_rms_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
+    {"RowQuantize", make_row_quantize, 1, {kSmall}, 2, {always(Type::u8), always(Type::s32)}, infer_row_quantize},
     {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
     {"Table", make_table, 2, {U8 | S8, kSmall}, 1, {as_input(1)}, infer_same},
 };
