@@ -7,10 +7,9 @@ from onnx_ir.passes import common
 
 from mulshift.ir.frontend.float32 import to_float32
 from mulshift.ir.frontend.opset import upgrade
-from mulshift.ir.frontend.validate import check_structure, sort
+from mulshift.ir.frontend.validate import check_structure, is_ours, sort
 from mulshift.ir.frontend.weights import check_weights
 from mulshift.ir.metadata import ORIGIN, get_level, origin, set_origin
-from mulshift.ir.operators import DOMAIN
 from mulshift.ir.types import Level
 
 
@@ -24,7 +23,7 @@ def normalize(model: ir.Model) -> ir.Model:
         return model
     sort(model)
     common.RemoveInitializersFromInputsPass()(model)
-    common.InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
+    common.InlinePass(criteria=lambda function: not is_ours(function.domain))(model)
     common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     name_nodes(model)
     check_structure(model)

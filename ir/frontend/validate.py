@@ -35,6 +35,11 @@ _UNCHECKED = frozenset({"Constant", "GroupNormalization"})
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
+def is_ours(domain: str) -> bool:
+    """Whether functions of a domain are operators to us, not to be inlined: `mulshift` and `mulshift.*`."""
+    return domain.split(".")[0] == DOMAIN
+
+
 def is_known(node: ir.Node, imports: dict[str, int]) -> bool:
     """Whether an operator is standard in the imported opset, one of ONNX Runtime's that we list, or ours."""
     if node.domain == "com.microsoft":
@@ -105,7 +110,7 @@ def check_structure(model: ir.Model) -> None:
         UnsupportedError: an operator or domain that nobody defines.
     """
     for node in model.graph.all_nodes():
-        if not is_known(node, model.opset_imports):
+        if not is_known(node, model.opset_imports) and node.op_identifier() not in model.functions:
             raise _unknown(node, model)
         for value in node.inputs:
             if value is not None and not _is_defined(value):
