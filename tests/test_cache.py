@@ -48,6 +48,8 @@ RECIPE: dict[str, Any] = {
 class Decoder(nn.Module):
     """One block of Llama's kind with a cache that grows by concatenation."""
 
+    speed: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(WORDS, WIDTH)
