@@ -12,8 +12,11 @@ from importing import run, text_model
 
 from mulshift.ir import Array, Interpreter, UnsupportedError, load
 from mulshift.ir.frontend.fused import ROWS
+from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
 from mulshift.passes.fuse import Fuse
+from mulshift.passes.insert_fake_quant import InsertFakeQuant
+from mulshift.passes.to_integer import ToInteger
 
 B, S, N, H, G, D, C = 2, 5, 7, 4, 2, 8, 32
 CLOSE = 1e-5
@@ -396,3 +399,34 @@ def test_refused(name: str) -> None:
     assert cause in message
     assert "export the model" in message
     assert "\n" not in message
+
+
+CHAIN = f"""g (int32[N,S] ids, int32[N,S] mask) => (float[N,S,{C}] y) {{
+    x, keys = com.microsoft.EmbedLayerNormalization(ids, , w, p, , g, b, mask)
+    a = com.microsoft.Attention<num_heads={H}>(x, qkv, c, keys)
+    d = MatMul(a, o)
+    n, , , t = com.microsoft.SkipLayerNormalization(d, x, g, b, b)
+    h = MatMul(n, o) e = com.microsoft.BiasGelu(h, b)
+    q = com.microsoft.FusedMatMul<transB=1>(e, o) k = MatMul(n, o)
+    z = com.microsoft.MultiHeadAttention<num_heads={H}>(q, k, n, , mask)
+    y = com.microsoft.SkipSimplifiedLayerNormalization(z, t, g)
+}}"""
+
+
+def test_a_whole_model() -> None:
+    """One operator after another, sizes known by name alone; on to integers without a float between."""
+    proto, rng = text_model(CHAIN, 17, extra=EXTRA), np.random.default_rng(0)
+    shapes = {"w": (9, C), "p": (16, C), "g": (C,), "b": (C,), "qkv": (C, 3 * C), "c": (3 * C,), "o": (C, C)}
+    for name, shape in shapes.items():
+        array = (rng.standard_normal(shape) / np.sqrt(C)).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    mask = (np.arange(S) < np.array([[3], [S]])).astype(np.int32)
+    feeds = {"ids": rng.integers(0, 9, (B, S)).astype(np.int32), "mask": mask}
+    expected = run(proto, feeds, optimize=False)[0]
+    model = load(proto)
+    for step in (Canonicalize(), Fuse()):
+        step(model)
+        np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=0, atol=CLOSE)
+    assert ops(model).count("MaskedAttention") == 2
+    for last in (Calibrate(samples=[feeds]), InsertFakeQuant(), ToInteger(float_islands="forbid")):
+        last(model)
