@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx_ir as ir
 
 from mulshift.ir.errors import DataError, UnsupportedError
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.metadata import describe
 from mulshift.ir.operators import DOMAIN, OPERATORS
 from mulshift.ir.ort_node import captures, run_node
@@ -16,9 +17,6 @@ from mulshift.ir.tensors import as_array, as_tensor
 
 if TYPE_CHECKING:
     import torch
-
-FLOAT_DOMAIN = "mulshift.float"
-"""Functions that the torch table has too, in fewer steps."""
 
 Lookup: TypeAlias = "Callable[[ir.Value], torch.Tensor]"
 Plan: TypeAlias = list[tuple[ir.Node, tuple[ir.Value, ...]]]

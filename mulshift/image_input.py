@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, DataError, Feeds, UsageError
+from mulshift.passes.reals import as_integers
 
 _NCHW_TO_NHWC = (0, 2, 3, 1)
 _INTEGRAL = 1e-2
@@ -79,17 +80,18 @@ class ImageInput:
 
 
 def adapter(image: ImageInput | None) -> Callable[[ir.Model, Feeds], Feeds]:
-    """`adapt(model, feeds)`: float feeds as they are, or as pixels where the model's input has become uint8."""
+    """`adapt(model, feeds)`: float feeds as they are; where the model's input has become integers, as those."""
 
     def adapt(model: ir.Model, feeds: Feeds) -> Feeds:
         if image is None:
-            return feeds
+            return as_integers(model, feeds)
         inputs = {str(v.name): v for v in model.graph.inputs}
-        return {
+        fitted = {
             name: image.pixels(array)
             if name in inputs and inputs[name].dtype == ir.DataType.UINT8 and array.dtype.kind == "f"
             else array
             for name, array in feeds.items()
         }
+        return as_integers(model, fitted)
 
     return adapt

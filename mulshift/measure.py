@@ -13,6 +13,7 @@ from mulshift.ir import Array, Feeds, Interpreter, Observer, get_qparams, ints
 from mulshift.ir.layout import plain_array, stands_for
 from mulshift.passes.compare import Sqnr
 from mulshift.passes.pipeline import to_numpy
+from mulshift.passes.reals import as_reals
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +56,12 @@ def measure(
     with torch.no_grad():
         for feeds in samples:
             kept: dict[str, Array] = {}
-            made = runs[2].run(feeds[2], _keeper(kept, macs))
+            ran = runs[2].run(feeds[2], _keeper(kept, macs))
+            made = as_reals(model, {name: to_numpy(tensor) for name, tensor in ran.items()})
             runs[1].run(feeds[1], _comparer(kept, meters))
             for name, tensor in runs[0].run(feeds[0]).items():
                 if tensor.is_floating_point() and name in made:
-                    outputs.setdefault(name, Sqnr()).add(to_numpy(tensor), to_numpy(made[name]))
+                    outputs.setdefault(name, Sqnr()).add(to_numpy(tensor), made[name])
     values = {name: meter.db for name, meter in meters.items()}
     return Measured(values, {name: meter.db for name, meter in outputs.items()}, macs)
 

@@ -53,6 +53,9 @@ def _of_where(graph: ir.Graph, node: ir.Node, before: ir.Node, depth: int) -> ir
     """`Where(condition, a, b)`: each side rules out, is 0, or is a mask itself."""
     condition, a, b = node.inputs
     yes, no = _verdict(a), _verdict(b)
+    if yes is False and _asks_for(condition, b):
+        no = True  # b is 0 wherever it is chosen
+    condition = _plain(graph, condition, before)
     if yes is True and no is False:
         return condition
     if yes is False and no is True:
@@ -64,6 +67,12 @@ def _of_where(graph: ir.Graph, node: ir.Node, before: ir.Node, depth: int) -> ir
     return _write(graph, node, "And", [keep, inner], before)
 
 
+def _asks_for(condition: ir.Value | None, value: ir.Value | None) -> bool:
+    """Whether a condition is `value != 0`."""
+    node = None if condition is None else condition.producer()
+    return node is not None and node.op_type == "Cast" and node.domain == "" and node.inputs[0] is value
+
+
 def _verdict(value: ir.Value | None) -> bool | None:
     """True for a constant of zeros, False for one of masking numbers, None for anything else."""
     array = constant(value)
@@ -72,21 +81,42 @@ def _verdict(value: ir.Value | None) -> bool | None:
     return True if not array.any() else False if (array <= MASK).all() else None
 
 
+def _plain(graph: ir.Graph, condition: ir.Value | None, before: ir.Node) -> ir.Value | None:
+    """A condition without float arithmetic: `m * flag + t != 0` is the flag or its opposite."""
+    node = None if condition is None else condition.producer()
+    found = _affine(node.inputs[0]) if node is not None and node.op_type == "Cast" and node.domain == "" else None
+    if found is None:
+        return condition
+    leaf, m, t = found
+    if t == 0 and m != 0:
+        return _flag(graph, leaf, before)
+    return _write(graph, leaf.producer(), "Not", [_flag(graph, leaf, before)], before) if m + t == 0 else condition
+
+
 def _of_flag(graph: ir.Graph, mask: ir.Value, before: ir.Node) -> ir.Value | None:
     """`m * flag + t` of a flag that is 0 or 1, an integer or a boolean before a Cast: what it is at both."""
-    m, t, value = 1.0, 0.0, mask
-    while is_float(value):
+    found = _affine(mask)
+    if found is None:
+        return None
+    leaf, m, t = found
+    if m + t == 0 and t <= MASK:
+        return _flag(graph, leaf, before)
+    if t == 0 and m <= MASK:
+        return _write(graph, leaf.producer(), "Not", [_flag(graph, leaf, before)], before)
+    return None
+
+
+def _affine(value: ir.Value | None) -> tuple[ir.Value, float, float] | None:
+    """(flag, m, t) of a float value `m * flag + t`."""
+    m, t = 1.0, 0.0
+    while value is not None and is_float(value):
         node = value.producer()
         step = None if node is None or node.domain != "" or node.op_type not in _ARITHMETIC else _step(node)
         if step is None:
             return None
         value, (factor, shift) = step
         m, t = m * factor, m * shift + t
-    if m + t == 0 and t <= MASK:
-        return _flag(graph, value, before)
-    if t == 0 and m <= MASK:
-        return _write(graph, value.producer(), "Not", [_flag(graph, value, before)], before)
-    return None
+    return None if value is None else (value, m, t)
 
 
 def _flag(graph: ir.Graph, leaf: ir.Value, before: ir.Node) -> ir.Value:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from mulshift.ir import add_initializer, constant, describe, inherit_origin, origin, rank, set_origin, static_shape
+from mulshift.ir.frontend.validate import is_ours
 from mulshift.ir.metadata import ORIGIN
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.pads import explicit_pads, pad_into_pool
@@ -20,8 +21,6 @@ from mulshift.passes.plain_operators import plain_operators
 from mulshift.passes.rules import apply_rules
 from mulshift.passes.shape_values import reshape_target, shape_values
 
-_KEPT_FUNCTIONS = "mulshift"
-"""Functions of the domains `mulshift` and `mulshift.*` are operators to us and are not inlined."""
 _MAX_ROUNDS = 10
 _COPY = "mulshift_copy"
 
@@ -65,7 +64,7 @@ class Canonicalize(Pass):
             with _quiet("onnxscript.optimizer"):  # it warns of each node that it cannot compute, and leaves it alone
                 return fold_constants_ir(model, onnx_shape_inference=True, **limits)  # type: ignore[arg-type]
 
-        yield "inline functions", common.InlinePass(criteria=lambda f: f.domain.split(".")[0] != _KEPT_FUNCTIONS)
+        yield "inline functions", common.InlinePass(criteria=lambda f: not is_ours(f.domain))
         yield "remove what nothing reads", common.RemoveUnusedNodesPass()
         yield "infer shapes", common.ShapeInferencePass(check_type=False, strict_mode=False)
         yield "fold constants", fold

@@ -43,12 +43,14 @@ class Planner:
     Attributes:
         rule: the row of a node, None where it stays float.
         wide: whether 16 bits are used where they are asked for.
+        narrow: names of graph outputs that ask for no 16 bits.
         mixed: base of a value needed both signed and unsigned ("s16", or "u8" for targets without 16 bits).
     """
 
     rule: Callable[[ir.Node], Rule | None]
     wide: bool
     mixed: str = "s16"
+    narrow: frozenset[str] = frozenset()
 
     def plan(self, graph: ir.Graph) -> dict[ir.Value, Formats]:
         """Formats of all graph inputs and node outputs, users before producers."""
@@ -69,7 +71,7 @@ class Planner:
 
     def _formats(self, value: ir.Value, found: dict[ir.Value, Formats]) -> Formats:
         asked = {self.demand(use.node, use.idx, found) for use in value.uses()}
-        if value.is_graph_output() and self.wide:
+        if value.is_graph_output() and self.wide and value.name not in self.narrow:
             asked.add("s16")
         producer = value.producer()
         rule = None if producer is None else self.rule(producer)

@@ -25,6 +25,10 @@ _SHARED = ("Identity", "Cast", "Dropout")
 _LONGEST = 8
 
 
+_Masks = dict[tuple[ir.Value, str], ir.Value | None]
+"""Mask and how it masks -> its boolean."""
+
+
 @dataclass
 class _Scores:
     """`factor * product`, with masks: (value, how it masks)."""
@@ -36,14 +40,15 @@ class _Scores:
 
 def fuse_attention(owner: Pass, model: ir.Model) -> None:
     """Replace every softmax over the last axis between two products of activations on four axes."""
+    known: _Masks = {}
     for softmax in list(model.graph):
         if softmax.op_type == "Softmax" and softmax.domain == "":
-            reason = _try(owner, model, softmax)
+            reason = _try(owner, model, softmax, known)
             if reason:
                 owner.skipped(softmax, f"no attention: {reason}")
 
 
-def _try(owner: Pass, model: ir.Model, softmax: ir.Node) -> str:
+def _try(owner: Pass, model: ir.Model, softmax: ir.Node, known: _Masks) -> str:
     graph = model.graph
     scores, mix = _scores(softmax.inputs[0]), _product_after(softmax)
     if scores is None and mix is None:
@@ -60,7 +65,7 @@ def _try(owner: Pass, model: ir.Model, softmax: ir.Node) -> str:
     if k is None:
         return "its keys are no transposed matrix for each head"
     q = _unscaled(q, scores)
-    masks = [_mask(graph, found, mix) for found in scores.masks]
+    masks = [_mask(graph, found, softmax, known) for found in scores.masks]
     if any(m is None for m in masks):
         return f"'{scores.masks[masks.index(None)][0].name}' is added to its scores and is no mask"
     operands: list[ir.Value | None]
@@ -192,11 +197,14 @@ def _kept_branch(node: ir.Node) -> int | None:
     return None
 
 
-def _mask(graph: ir.Graph, found: tuple[ir.Value, str], before: ir.Node) -> ir.Value | None:
+def _mask(graph: ir.Graph, found: tuple[ir.Value, str], before: ir.Node, known: _Masks) -> ir.Value | None:
+    """The boolean of a mask, written once for all layers: a softmax stands before those that come later."""
     value, how = found
-    if how == "added":
-        return as_bool(graph, value, before)
-    return value if how == "true attends" else insert(graph, before, "Not", [value], {})
+    if how == "true attends":
+        return value
+    if found not in known:
+        known[found] = as_bool(graph, value, before) if how == "added" else insert(graph, before, "Not", [value], {})
+    return known[found]
 
 
 def _over_last_axis(softmax: ir.Node) -> bool:

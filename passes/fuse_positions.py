@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, add_initializer, constant, inherit_origin, is_float
+from mulshift.ir import Array, add_initializer, constant, fresh_name, inherit_origin, is_float
 from mulshift.passes.base import Pass
 
 _STEPS = frozenset("Add Cast Concat Cos Div Identity Mul Neg Sin Sub".split())
@@ -24,7 +24,27 @@ def fuse_positions(owner: Pass, model: ir.Model, rows: int) -> None:
     """Replace every Cos and Sin of positions by a Gather from a constant of `rows` rows."""
     for node in list(model.graph):
         if node.op_type in ("Cos", "Sin") and node.domain == "" and constant(node.inputs[0]) is None:
-            _replace(owner, model.graph, node, rows)
+            _replace(owner, model.graph, _before_unsqueeze(model.graph, node), rows)
+
+
+def _before_unsqueeze(graph: ir.Graph, node: ir.Node) -> ir.Node:
+    """`cos(unsqueeze(x))` as `unsqueeze(cos(x))`, if that is a function of positions; the cosine."""
+    lift = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if lift is None or lift.op_type != "Unsqueeze" or constant(lift.inputs[1]) is None or lift.inputs[0] is None:
+        return node
+    inner = ir.node(node.op_type, [lift.inputs[0]], name=f"{node.name}/{node.op_type}")
+    graph.insert_before(node, inner)
+    if _piece(inner) is None:
+        graph.remove(inner, safe=True)
+        return node
+    y = inner.outputs[0]
+    y.name = fresh_name(graph, f"{node.outputs[0].name}.{node.op_type.lower()}")
+    y.type, y.shape = node.outputs[0].type, lift.inputs[0].shape
+    outer = ir.node("Unsqueeze", [y, lift.inputs[1]], name=node.name)
+    inherit_origin([inner, outer], [node])
+    outer.outputs[0].metadata_props.update(node.outputs[0].metadata_props)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [outer], node.outputs, outer.outputs)
+    return inner
 
 
 def _replace(owner: Pass, graph: ir.Graph, node: ir.Node, rows: int) -> None:
@@ -113,4 +133,4 @@ def _flattened(node: ir.Node) -> ir.Node:
     """The node as it runs on [rows, K]: a Concat over the last axis is one over axis -1."""
     if node.op_type != "Concat":
         return node
-    return ir.node("Concat", list(node.inputs), {"axis": -1})
+    return ir.node("Concat", [], {"axis": -1})  # without inputs: a use would keep them alive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import numpy as np
@@ -61,6 +62,7 @@ class InsertFakeQuant(Pass):
         activations: "static", or "per-token" for a power of two for each row that a MatMul without bias reads (16 bits
             before): for decoders, where a few tokens are a thousand times as large as the others.
         output_bits: of a graph output that a Conv, Gemm or constant MatMul makes: None leaves it in its accumulator.
+        narrow_outputs: names, or patterns with *, of graph outputs that need no 16 bits: a cache of keys and values.
         weight_range: "max" or "mse".
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
         target: "integer" (ours) or "qdq" (interchange: no 16 bits, constants of elementwise operators paired too).
@@ -77,6 +79,7 @@ class InsertFakeQuant(Pass):
     residual_bits: int = 16
     activations: str = "static"
     output_bits: int | None = None
+    narrow_outputs: Sequence[str] = ()
     weight_range: str = "max"
     concat: str = "auto"
     target: str = "integer"
@@ -89,7 +92,7 @@ class InsertFakeQuant(Pass):
         wanted = [v for v in (*graph.inputs, *(v for n in nodes for v in n.outputs)) if _is_activation(v)]
         if wanted and not any(get_range(v) for v in wanted):
             raise UsageError("insert-fake-quant", "no value has a range", "run calibrate first")
-        planner = self._planner()
+        planner = self._planner(graph)
         self._formats = planner.plan(graph)
         pairs = PairInserter(graph)
         for value in graph.inputs:
@@ -116,6 +119,10 @@ class InsertFakeQuant(Pass):
         for name, value, allowed in options:
             if value not in allowed:
                 raise UsageError("insert-fake-quant", f"{name} is {value!r}", f"use one of {allowed}")
+        for pattern in self.narrow_outputs:
+            if not any(fnmatchcase(str(v.name), pattern) for v in graph.outputs):
+                there = ", ".join(str(v.name) for v in graph.outputs)
+                raise UsageError("insert-fake-quant", f"no output is called '{pattern}'", f"there is {there}")
         unknown = set(self.skip) - {str(n.name) for n in graph}
         if unknown:
             raise UsageError("insert-fake-quant", f"no node '{sorted(unknown)[0]}' to skip", "see `mulshift inspect`")
@@ -126,9 +133,12 @@ class InsertFakeQuant(Pass):
         rule = rule_of(node)
         return rule_of_rows(node, rule) if rule is not None and self.activations == "per-token" else rule
 
-    def _planner(self) -> Planner:
+    def _planner(self, graph: ir.Graph) -> Planner:
         ours = self.target == "integer"
-        return Planner(self._rule, wide=ours and self.residual_bits == 16, mixed="s16" if ours else "u8")
+        names = {str(v.name) for v in graph.outputs}
+        narrow = frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.narrow_outputs))
+        wide = ours and self.residual_bits == 16
+        return Planner(self._rule, wide=wide, mixed="s16" if ours else "u8", narrow=narrow)
 
     # Activations -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from mulshift.ir import Array, Feeds, Interpreter, Level, Samples, VerificationError, get_level
 from mulshift.passes.base import Contract, Note, Pass
 from mulshift.passes.compare import Sqnr, first_difference, relative_error
+from mulshift.passes.reals import as_integers, as_reals
 from mulshift.passes.recipe import RecipeSource, load_recipe, make_pass
 from mulshift.passes.structure import check_structure, signature
 
@@ -104,7 +105,7 @@ class Pipeline:
             MulshiftError: whatever a pass raises.
         """
         recipe = load_recipe(self.recipe)
-        fit = adapt or (lambda _, feeds: feeds)
+        fit = _fitting(adapt)
         now = model.clone()
         checks = list(islice(samples, self.checked))
         first = before = _outputs(now, [fit(now, s) for s in checks])
@@ -125,6 +126,10 @@ class Pipeline:
         progress("passes", len(recipe.passes), len(recipe.passes))
         levels[get_level(now)] = now
         return PipelineResult(now, levels, tuple(records))
+
+
+def _fitting(adapt: Callable[[ir.Model, Feeds], Feeds] | None) -> Callable[[ir.Model, Feeds], Feeds]:
+    return lambda model, feeds: as_integers(model, feeds if adapt is None else adapt(model, feeds))
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def _outputs(model: ir.Model, feeds: Iterable[Feeds]) -> list[dict[str, Array]]:
 
     interpreter = Interpreter(model)
     with torch.no_grad():
-        return [{k: to_numpy(t) for k, t in interpreter.run(f).items()} for f in feeds]
+        return [as_reals(model, {k: to_numpy(t) for k, t in interpreter.run(f).items()}) for f in feeds]
 
 
 def _record(

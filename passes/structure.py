@@ -9,13 +9,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass
 
 from mulshift.ir import VerificationError, describe, get_level, levels
+from mulshift.passes.reals import is_quantized
 
 Signature: TypeAlias = tuple[tuple[str | None, str], ...]
 
 
 def signature(model: ir.Model) -> Signature:
-    """Names and element types of the graph outputs, in order."""
-    return tuple((v.name, "?" if v.dtype is None else str(v.dtype)) for v in model.graph.outputs)
+    """Names and element types of the graph outputs, in order; "?" for one that is unknown, or integers for reals."""
+    return tuple((v.name, "?" if v.dtype is None or is_quantized(v) else str(v.dtype)) for v in model.graph.outputs)
 
 
 def check_structure(model: ir.Model, outputs: Signature, culprit: str) -> None:

@@ -7,6 +7,7 @@ integer form stays float between DequantizeLinear and QuantizeLinear and says wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,8 @@ from mulshift.ir import Level, UnsupportedError, UsageError, attach, describe, g
 from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.integer import MOVERS, RULES
-from mulshift.passes.integer.finish import finish
+from mulshift.passes.integer.borders import integer_inputs, integer_outputs
+from mulshift.passes.integer.finish import drop_unused_initializers, finish
 from mulshift.passes.integer.forms import FREE
 from mulshift.passes.integer.lowering import ASSUMES, Lowering
 from mulshift.passes.integer.walk import walk
@@ -28,10 +30,13 @@ class ToInteger(Pass):
 
     Attributes:
         float_islands: "report" leaves what has no integer form in float, logged and marked; "forbid" raises.
+        integer_inputs, integer_outputs: names, or patterns with *, of graph inputs and outputs that hold integers in
+            the compiled model, at the scale that `get_qparams` reads off them; a cache that a step hands to the next.
         widths: "auto" shortens a mantissa where 32 bits then hold the product at no cost; "wide" keeps 31 bits.
 
     Raises:
         AccumulatorOverflowError: an int32 accumulator cannot be proven safe.
+        UsageError: no input or output has a name that was given.
         UnsupportedError: there is a float island and `float_islands` is "forbid".
     """
 
@@ -39,6 +44,8 @@ class ToInteger(Pass):
     contract: ClassVar[Contract] = Contract.LOSSY
     float_islands: Literal["report", "forbid"] = "report"
     widths: Literal["auto", "wide"] = "auto"
+    integer_inputs: Sequence[str] = ()
+    integer_outputs: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.float_islands not in ("report", "forbid"):
@@ -60,6 +67,9 @@ class ToInteger(Pass):
             node, reason = islands[0]
             more = f" and {len(islands) - 1} more" if len(islands) > 1 else ""
             raise UnsupportedError(describe(node) + more, reason, "allow it with --float-islands report")
+        integer_inputs(self, model, self.integer_inputs)
+        integer_outputs(self, model, self.integer_outputs)
+        drop_unused_initializers(model.graph)
         for node in model.graph:
             if node.domain == "mulshift":
                 assumed = node.metadata_props.get(ASSUMES)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from mulshift.ir.frontend import fused
 from mulshift.ir.frontend.float32 import to_float32
 from mulshift.ir.frontend.opset import upgrade
-from mulshift.ir.frontend.validate import check_structure, sort
+from mulshift.ir.frontend.shapes import infer_shapes
+from mulshift.ir.frontend.validate import check_structure, is_ours, sort
 from mulshift.ir.frontend.weights import check_weights
 from mulshift.ir.metadata import ORIGIN, get_level, origin, set_origin
-from mulshift.ir.operators import DOMAIN
 from mulshift.ir.types import Level
 
 
@@ -24,9 +25,10 @@ def normalize(model: ir.Model) -> ir.Model:
         return model
     sort(model)
     common.RemoveInitializersFromInputsPass()(model)
-    common.InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
+    common.InlinePass(criteria=lambda function: not is_ours(function.domain))(model)
     common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     name_nodes(model)
+    fused.adopt(model)
     check_structure(model)
     for node in model.graph.all_nodes():
         if ORIGIN not in node.metadata_props:
@@ -36,6 +38,7 @@ def normalize(model: ir.Model) -> ir.Model:
     check_weights(model)
     infer_shapes(model)
     model = upgrade(model)
+    fused.expand(model)
     name_nodes(model)
     lift_constants(model)
     infer_shapes(model)
@@ -87,8 +90,3 @@ def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     if tensor.dtype is ir.DataType.STRING:
         return ir.StringTensor(list(tensor.numpy().reshape(-1)), shape=tensor.shape, name=name)  # type: ignore[arg-type]
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
-
-
-def infer_shapes(model: ir.Model) -> None:
-    """Types and shapes as far as ONNX's inference goes; dimensions keep their names."""
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)

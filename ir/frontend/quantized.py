@@ -7,9 +7,9 @@ import onnx_ir as ir
 
 from mulshift.ir.errors import UnsupportedError
 from mulshift.ir.frontend.dynamic import undo_dynamic
-from mulshift.ir.frontend.normalize import infer_shapes
 from mulshift.ir.frontend.qdq import PAIR, tidy_pairs
 from mulshift.ir.frontend.qoperator import QOperators
+from mulshift.ir.frontend.shapes import infer_shapes
 from mulshift.ir.graphs import add_initializer, attribute, constant
 from mulshift.ir.metadata import describe, get_level, set_level
 from mulshift.ir.types import Array, Level

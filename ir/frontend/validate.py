@@ -17,11 +17,11 @@ _MICROSOFT = frozenset(
     """
     Attention BiasGelu ConvTransposeWithDynamicPads DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul
     EmbedLayerNormalization FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation Gelu GroupNorm
-    GroupQueryAttention Inverse MatMulInteger16 MatMulIntegerToFloat MatMulNBits MultiHeadAttention NGramRepeatBlock
-    Pad QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearGlobalAveragePool
-    QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu
-    RotaryEmbedding Sampling SimplifiedLayerNormalization SkipGroupNorm SkipLayerNormalization
-    SkipSimplifiedLayerNormalization Tokenizer TransposeMatMul Unique
+    GroupQueryAttention Inverse LayerNormalization MatMulInteger16 MatMulIntegerToFloat MatMulNBits MultiHeadAttention
+    NGramRepeatBlock Pad QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearConcat
+    QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere
+    QuantizeLinear QuickGelu RotaryEmbedding Sampling SimplifiedLayerNormalization SkipGroupNorm
+    SkipLayerNormalization SkipSimplifiedLayerNormalization Tokenizer TransposeMatMul Unique
     """.split()
 )
 """Operators of `com.microsoft` that may enter; what has no integer form stays float later, by name."""
@@ -33,6 +33,11 @@ _UNCHECKED = frozenset({"Constant", "GroupNormalization"})
 """Left out of the node check: big, or called deprecated in opset 18 to 20 although it is written and runs."""
 
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+
+
+def is_ours(domain: str) -> bool:
+    """Whether functions of a domain are operators to us, not to be inlined: `mulshift` and `mulshift.*`."""
+    return domain.split(".")[0] == DOMAIN
 
 
 def is_known(node: ir.Node, imports: dict[str, int]) -> bool:
@@ -105,7 +110,7 @@ def check_structure(model: ir.Model) -> None:
         UnsupportedError: an operator or domain that nobody defines.
     """
     for node in model.graph.all_nodes():
-        if not is_known(node, model.opset_imports):
+        if not is_known(node, model.opset_imports) and node.op_identifier() not in model.functions:
             raise _unknown(node, model)
         for value in node.inputs:
             if value is not None and not _is_defined(value):

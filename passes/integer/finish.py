@@ -20,7 +20,7 @@ def finish(low: Lowering) -> list[tuple[ir.Node, str]]:
     RemoveUnusedFunctionsPass()(low.model)  # type: ignore[no-untyped-call]
     RemoveUnusedOpsetsPass()(low.model)
     low.graph.sort()
-    _drop_initializers(low.graph)
+    drop_unused_initializers(low.graph)
     _rename(low)
     return list(_islands(low))
 
@@ -103,7 +103,8 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
                 yield from (v for v in inner.inputs if v is not None)
 
 
-def _drop_initializers(graph: ir.Graph) -> None:
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Initializers that nothing reads."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             del graph.initializers[name]

@@ -17,6 +17,8 @@ from mulshift.passes.integer.products import product_of
 from mulshift.passes.integer.quantization import canonical, dequantize_qparams, quantize_qparams, storage
 
 _IMAGE = {ir.DataType.UINT8: ACTIVATION_U8, ir.DataType.INT8: QuantSpec(8, signed=True, symmetric=False)}
+_ATTENTION = frozenset({"Attention", "MaskedAttention"})
+_ONWARD = frozenset("Concat DequantizeLinear Expand QuantizeLinear Reshape Split Squeeze Transpose Unsqueeze".split())
 
 
 def walk(low: Lowering) -> None:
@@ -61,13 +63,13 @@ def _quantize(low: Lowering, node: ir.Node) -> None:
 
 
 def _second_operand(value: ir.Value, depth: int = 16) -> bool:
-    """Whether a MatMul reads it, through movers, as its second operand, which is to be signed."""
+    """Whether a product reads it, through movers, as its second operand, which is to be signed."""
     for use in value.uses():
         node = use.node
-        if node.op_type == "MatMul" and use.idx == 1:
+        if (node.op_type == "MatMul" and use.idx == 1) or (node.op_type in _ATTENTION and use.idx in (1, 2)):
             return True
-        onward = node.op_type in ("DequantizeLinear", "Transpose", "Reshape", "Expand", "Unsqueeze", "Squeeze", "Split")
-        if onward and depth and use.idx == 0 and any(_second_operand(v, depth - 1) for v in node.outputs):
+        onward = node.op_type in _ONWARD and (use.idx == 0 or node.op_type == "Concat")
+        if onward and depth and any(_second_operand(v, depth - 1) for v in node.outputs):
             return True
     return False
 
