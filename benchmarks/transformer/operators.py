@@ -92,8 +92,8 @@ def _table(reach: float) -> tuple[np.ndarray, float, int, float, int]:
     from mulshift.ir import constant
     from mulshift.passes.pipeline import Pipeline
 
-    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[1, 16] x) => (float[1, 16] y) {z = Gelu(x) y = MatMul(z, w)}'
-    proto = onnx.parser.parse_model(text)
+    graph = "g (float[1, 16] x) => (float[1, 16] y) {z = Gelu(x) y = MatMul(z, w)}"
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {graph}')
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(16, dtype=np.float32), "w"))
     steps = ["canonicalize", "fuse", "calibrate", "insert-fake-quant", "to-integer"]
     recipe = {"name": "gelu", "description": "", "passes": [{"pass": step} for step in steps]}

@@ -31,7 +31,7 @@ class Job:
 
     def exported(self) -> Path:
         """The folder of the float model and its data."""
-        return cached(f"float-{self.network}", text_of("nets", "prepare"), self._export)
+        return cached(f"float-{self.network}", text_of("nets"), self._export)
 
     def _export(self, folder: Path) -> None:
         import torch

@@ -1,7 +1,7 @@
 """The largest change of a float model's outputs by `rotate`, relative to the largest output.
 
-python benchmarks/transformer/rotation.py NETWORK; "minilm", "vit-tiny" or "smollm2". Prints {"error", "rotated": how many
-regions}.
+python benchmarks/transformer/rotation.py NETWORK; "minilm", "vit-tiny" or "smollm2". Prints {"error", "rotated": how
+many regions}.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ def sample(network: str) -> tuple[Path, dict[str, np.ndarray]]:
 
 def main(network: str) -> None:
     here.quiet()
-    import mulshift
     import torch
+
+    import mulshift
     from mulshift.ir import Interpreter
     from mulshift.passes import PASSES
     from mulshift.passes.pipeline import Pipeline

@@ -1,7 +1,8 @@
 """MiniLM in float and in integers on the sentence pairs of STS 2012 to 2014.
 
-python benchmarks/transformer/sentences.py PAIRS; PAIRS of each year, 0 for all. Prints {"float", "ours": {year: Spearman
-x 100}, "sqnr": dB over all sentence vectors, "float_nodes", "note"}. Every 10th pair of 2014 calibrates, and only those.
+python benchmarks/transformer/sentences.py PAIRS; PAIRS of each year, 0 for all. Prints {"float", "ours": {year:
+Spearman x 100}, "sqnr": dB over all sentence vectors, "float_nodes", "note"}. Every 10th pair of 2014 calibrates, and
+is not scored.
 """
 
 from __future__ import annotations
@@ -18,23 +19,12 @@ from cache import cached, ours, text_of
 from models import sqnr_db
 from nets import loader
 from recipe import recipe_name
+from sentences_export import MODEL, export
 
 YEARS, EVERY, HELD = ("2012", "2013", "2014"), 10, "2014"
-MODEL, BATCH, TOKENS = "model.onnx", 16, 128
+BATCH, TOKENS = 16, 128
 CALIBRATION_BATCHES = 8
 """Of 16 sentences, spread over the held out ones by length."""
-
-
-def export(folder: Path) -> None:
-    """With a dynamic batch and sequence, as a sentence encoder is used."""
-    import torch
-
-    module, _, _ = loader("minilm").load(n=1)
-    shape = {0: torch.export.Dim("batch", max=64), 1: torch.export.Dim("sequence", max=512)}
-    example = tuple(torch.ones(2, 64, dtype=torch.int64) for _ in range(2))
-    options = {"dynamo": True, "external_data": False, "verbose": False, "input_names": ["ids", "mask"]}
-    with torch.no_grad():
-        torch.onnx.export(module, example, folder / MODEL, dynamic_shapes=(shape, shape), **options)
 
 
 def held_out() -> list[dict[str, np.ndarray]]:
@@ -87,8 +77,8 @@ def main(pairs: str) -> None:
     here.quiet()
     from sessions import floats, with_kernels
 
-    exported = cached("float-sentences", text_of("sentences"), export) / MODEL
-    key = [exported.parent.name, ours(), recipe_name()]
+    exported = cached("float-sentences", text_of("sentences_export"), export) / MODEL
+    key = [exported.parent.name, text_of("sentences"), ours(), recipe_name()]
     compiled = cached("ours-sentences", key, lambda folder: integers(str(exported), folder))
     ours_session, note = with_kernels(compiled / MODEL)
     vectors: tuple[list[np.ndarray], list[np.ndarray]] = [], []
