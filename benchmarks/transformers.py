@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,12 @@ def perplexities(steps: Mapping[str, Step], chunks: int) -> list[str]:
     return [f"SmolLM2, perplexity over {chunks} chunks: {', '.join(shown)}"]
 
 
+def line(row: Row) -> str:
+    """The row, the reason why it was not run behind all columns."""
+    criterion, found, why = row.criterion.partition(" (not run: ")
+    return f"{show(replace(row, criterion=criterion))}{found}{why}"
+
+
 def clean() -> None:
     """Folders that a run which was ended left unfinished."""
     for folder in (models.ROOT / "build" / "benchmark-transformers").glob("making-*"):
@@ -224,7 +230,7 @@ def main() -> int:
     rows, notes = measure(QUICK if options.quick else FULL)
     print()
     for row in rows:
-        print(show(row))
+        print(line(row))
     print("\n".join(["", *notes]) + FOOT)
     return finish(rows, options.json)
 
