@@ -178,10 +178,9 @@ def measure(plan: Plan) -> tuple[list[Row], list[str]]:
 
         return run
 
-    jobs: list[Callable[[], None]] = [in_turn([operators, outliers])]
+    jobs: list[Callable[[], None]] = [in_turn([sentences]), in_turn([operators, outliers])]
     jobs += [lambda n=network: prepare(speed, n, deadline) for network in NAMES]  # type: ignore[misc]
-    jobs += [in_turn([sentences, rotations["vit-tiny"], rotations["minilm"]])]
-    jobs += [in_turn([*language.values(), rotations["smollm2"]])]
+    jobs += [in_turn([rotations["vit-tiny"], rotations["minilm"]]), in_turn([*language.values(), rotations["smollm2"]])]
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(job) for job in jobs]:
