@@ -22,8 +22,7 @@ def cached(name: str, key: object, make: Callable[[Path], None]) -> Path:
         name: of the folder; it goes on with a hash, and older ones of that name are removed.
         key: whose repr tells all else that the content depends on.
     """
-    digest = hashlib.sha256(repr([versions(), key]).encode()).hexdigest()[:16]
-    folder = CACHE / f"{name}-{digest}"
+    folder = place(name, key)
     if folder.is_dir():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -32,10 +31,17 @@ def cached(name: str, key: object, make: Callable[[Path], None]) -> Path:
     staging = Path(tempfile.mkdtemp(prefix="making-", dir=CACHE))
     try:
         make(staging)
-        staging.rename(folder)
+        if not folder.is_dir():  # another process may have been faster
+            staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def place(name: str, key: object) -> Path:
+    """Where `cached` keeps it."""
+    digest = hashlib.sha256(repr([versions(), key]).encode()).hexdigest()[:16]
+    return CACHE / f"{name}-{digest}"
 
 
 def versions() -> list[str]:

@@ -1,11 +1,13 @@
 """Make the folder of one configuration of `speed.py`, in a process of its own.
 
-python benchmarks/transformer/prepare.py WHAT NETWORK SAMPLES; WHAT is a row of PREPARE. Prints the folder, which stays
-in build/ for the next run. All start from the same export and see the same SAMPLES.
+python benchmarks/transformer/prepare.py WHAT NETWORK SAMPLES; WHAT is "float" or a row of PREPARE. Prints the
+folder, which stays in build/ for the next run; with "found", JSON of all that is there already. All start from the same
+export and see the same SAMPLES.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +16,10 @@ from pathlib import Path
 
 import here
 import numpy as np
-from cache import cached, ours, text_of
+from cache import cached, ours, place, text_of
 from recipe import QUICK_OPTIONS, recipe_name, varied
 
-MODEL, DATA = "model.onnx", "data.npz"
+MODEL, DATA, FOUND = "model.onnx", "data.npz", "found"
 WEIGHT_BLOCKS = (32, 64)
 """Of MatMulNBits: SmolLM2's 576 and 1536 are multiples of both."""
 
@@ -31,7 +33,7 @@ class Job:
 
     def exported(self) -> Path:
         """The folder of the float model and its data."""
-        return cached(f"float-{self.network}", text_of("nets"), self._export)
+        return cached(*where(self, "float"), self._export)
 
     def _export(self, folder: Path) -> None:
         import torch
@@ -146,19 +148,26 @@ PREPARE: dict[str, Callable[[Job, Path], None]] = {
 }
 
 
+def where(job: Job, what: str) -> tuple[str, object]:
+    """Name and key of what `cached` keeps."""
+    if what == "float":
+        return f"float-{job.network}", text_of("nets")
+    source = place(*where(job, "float")).name
+    key = [source, job.samples, text_of("prepare", "recipe"), (ours(), recipe_name()) if what == "ours" else ""]
+    return f"{what.replace(' ', '-')}-{job.network}", key
+
+
 def main(what: str, network: str, samples: str) -> None:
     here.quiet()
     job = Job(network, int(samples))
-    exported = job.exported()
+    if what == FOUND:
+        places = {name: place(*where(job, name)) for name in ("float", *PREPARE)}
+        sys.stdout.write(json.dumps({name: str(folder) for name, folder in places.items() if folder.is_dir()}) + "\n")
+        return
+    made = job.exported()
     if what != "float":
-        key = [
-            exported.name,
-            job.samples,
-            text_of("prepare", "recipe"),
-            (ours(), recipe_name()) if what == "ours" else "",
-        ]
-        exported = cached(f"{what.replace(' ', '-')}-{network}", key, lambda folder: PREPARE[what](job, folder))
-    sys.stdout.write(f"{exported}\n")
+        made = cached(*where(job, what), lambda folder: PREPARE[what](job, folder))
+    sys.stdout.write(f"{made}\n")
 
 
 if __name__ == "__main__":
