@@ -30,9 +30,9 @@ test: $(INSTALLED)
 test-all: $(INSTALLED) $(REAL_MODELS)
 	$(BIN)/python -m pytest -m ""
 
-# Both run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
-bench: $(INSTALLED) $(PEERS)
-	@status=0; for script in main_job cpu_kernels; do \
+# All run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
+bench: $(INSTALLED) $(PEERS) $(REAL_MODELS)
+	@status=0; for script in main_job cpu_kernels transformers; do \
 	  echo "benchmarks/$$script.py $(ARGS)"; $(BIN)/python benchmarks/$$script.py $(ARGS) || status=1; \
 	done; exit $$status
 

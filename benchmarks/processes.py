@@ -20,26 +20,34 @@ class Failed(Exception):
     """A process failed; the last line that it wrote to standard error."""
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], seconds: float | None = None) -> str:
     """Standard output.
 
+    Args:
+        seconds: to end the command after, if it is not done; None waits.
+
     Raises:
-        Failed: non-zero exit status.
+        Failed: non-zero exit status, or not done in time.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if seconds is not None and seconds <= 0:
+        raise Failed("no time was left for it")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as e:
+        raise Failed(f"not done within the {seconds:.0f} s that were left for it") from e
     if done.returncode:
         raise Failed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300])
     return done.stdout
 
 
-def script(name: str, *arguments: object) -> str:
+def script(name: str, *arguments: object, seconds: float | None = None) -> str:
     """Run `name`.py of this folder with Python."""
-    return run([sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)])
+    return run([sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)], seconds)
 
 
-def measured(name: str, *arguments: object) -> dict[str, Any]:
+def measured(name: str, *arguments: object, seconds: float | None = None) -> dict[str, Any]:
     """The JSON object that a script prints last."""
-    found: dict[str, Any] = json.loads(script(name, *arguments).splitlines()[-1])
+    found: dict[str, Any] = json.loads(script(name, *arguments, seconds=seconds).splitlines()[-1])
     return found
 
 

@@ -52,7 +52,7 @@ def test_shipped_recipes_load_and_end_in_integers(name: str) -> None:
 
 
 def test_default_recipes_are_there() -> None:
-    assert {"int8", "int8-fast"} <= set(recipe_names())
+    assert {"int8", "int8-fast", "int8-transformer"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", sorted(PASSES))
