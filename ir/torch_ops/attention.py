@@ -1,4 +1,4 @@
-"""Attention and rotary embeddings on [batch, positions, heads, columns]: operators of the domain `mulshift.float`."""
+"""Attention, rotary embeddings and Hadamard transforms: operators of the domain `mulshift.float`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _attention(node: ir.Node, v: Sequence[Any]) -> Any:
 
 
 def _rotary(node: ir.Node, v: Sequence[Any]) -> Any:
+    """x [B, S, H, 2 L], cos and sin [B or 1, S, 1, L]."""
     import torch
 
     x, cos, sin = v
@@ -38,4 +39,15 @@ def _rotary(node: ir.Node, v: Sequence[Any]) -> Any:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-TABLE: dict[str, TorchOp] = {"Attention": _attention, "MaskedAttention": _attention, "RotaryEmbedding": _rotary}
+def _hadamard(node: ir.Node, v: Sequence[Any]) -> Any:
+    """x [..., n], h [g, g], n a multiple of g: `x h` on each group of g."""
+    x, h = v
+    return (x.reshape(*x.shape[:-1], x.shape[-1] // h.shape[0], h.shape[0]) @ h).reshape(x.shape)
+
+
+TABLE: dict[str, TorchOp] = {
+    "Attention": _attention,
+    "MaskedAttention": _attention,
+    "RotaryEmbedding": _rotary,
+    "Hadamard": _hadamard,
+}
