@@ -9,6 +9,7 @@ import onnx_ir as ir
 from mulshift.passes.integer.affine import affine
 from mulshift.passes.integer.attention import attention, softmax
 from mulshift.passes.integer.elementwise import add, mul, sub
+from mulshift.passes.integer.embedding import embedding
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized, Rule
 from mulshift.passes.integer.hadamard import hadamard
 from mulshift.passes.integer.move import MOVERS
@@ -64,6 +65,7 @@ RULES: dict[str, Rule] = {
     "MaskedAttention": attention,
     "RotaryEmbedding": rotary,
     "Hadamard": hadamard,
+    "Gather": embedding,
 }
 
 __all__ = ["MOVERS", "RULES", "NoFormError", "Output", "Quantized"]
