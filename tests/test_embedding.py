@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,32 @@ def test_rows(bits: int) -> None:
         # The accumulator's own rounding aside, both are the same rounded values: a step where b / 2^c is not the ratio.
         assert np.abs(got - wanted).max() < 0.02 * np.abs(real).max()
         assert np.array_equal(next(iter(Interpreter(built).run(sample).values())).numpy(), got)
+
+
+def test_the_kernels_verify_it() -> None:
+    """The lowered form, by the kernel library and by bodies, gives the integers of the specification."""
+    from mulshift.backends import lower
+    from mulshift.backends.verify import verify_integer
+
+    for body in (PLAIN, TWICE):
+        built, _ = _quantized(body)
+        ToInteger()(built)
+        verify_integer(lower(built, "onnxruntime"), built, SAMPLES[:2])
+
+
+def test_it_compiles(tmp_path: Path) -> None:
+    """From floats to an artifact and its report."""
+    import mulshift
+
+    recipe = {
+        "name": "rows",
+        "description": "the embedding alone",
+        "passes": [{"pass": p} for p in ("canonicalize", "calibrate", "insert-fake-quant", "to-integer")],
+    }
+    mulshift.compile(_model(PLAIN), SAMPLES, recipe=recipe, output=tmp_path / "made")
+    session = mulshift.session(tmp_path / "made" / "model.onnx")
+    got, wanted = session.run(None, IDS)[0], by_ort(_model(PLAIN), IDS)[0]
+    assert np.abs(got - wanted).max() < 0.1 * np.abs(wanted).max()  # u8 sums of rows that differ in size
 
 
 def test_tensor() -> None:

@@ -283,6 +283,15 @@ def test_a_block_is_integer(bits: int, steps: float) -> None:
         assert np.array_equal(next(iter(run.values())).numpy(), got), "the body and the reference"
 
 
+def test_the_kernels_verify_it() -> None:
+    """The lowered form gives the integers of the specification."""
+    from mulshift.backends import lower
+    from mulshift.backends.verify import verify_integer
+
+    _, integer = _integer(16)
+    verify_integer(lower(integer, "onnxruntime"), integer, SAMPLES[:2])
+
+
 def test_cosines_of_tables_need_no_clamp() -> None:
     """One Requantize at most, of the sines to the scale of the cosines."""
     _, integer = _integer(16)

@@ -86,6 +86,15 @@ def test_it_is_integer(channels: int, bits: int) -> None:
         assert np.array_equal(next(iter(Interpreter(integer).run(sample).values())).numpy(), got)
 
 
+def test_the_kernels_verify_it() -> None:
+    """The lowered form gives the integers of the specification."""
+    from mulshift.backends import lower
+    from mulshift.backends.verify import verify_integer
+
+    integer = _lowered(_model(24))
+    verify_integer(lower(integer, "onnxruntime"), integer, SAMPLES[:2])
+
+
 def test_its_input_is_wide_where_the_recipe_allows() -> None:
     for bits, dtype in ((16, ir.DataType.INT16), (8, ir.DataType.UINT8)):
         x = _turn(_lowered(_model(24), residual_bits=bits)).inputs[0]

@@ -41,7 +41,7 @@ def embedding(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
         [low.const(f"{name}.b", b[:, None]), rows],
         axis,
         ir.DataType.INT32,
-        None if shape is None else [*shape[:-1], 1],
+        None if shape is None else ir.Shape([*shape[:-1], 1]),
     )
     return low.mulshift(
         "Requantize", [taken, ratios, low.const(f"{name}.c", c)], {"x_zero_point": 0}, out, bound, width
