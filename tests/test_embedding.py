@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from float_graphs import by_ort, graph, random, reasons
 
-from mulshift.ir import Array, Interpreter, UsageError, constant, levels
+from mulshift.ir import Array, Interpreter, Level, UsageError, constant, levels, set_level
 from mulshift.ir.levels import float_nodes
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import LARGE_TABLE, InsertFakeQuant
@@ -186,6 +186,31 @@ def test_row_dyadics(largest: float) -> None:
         assert int(b.max()) * 127 + 2 ** (int(c) - 1) < 2**31
     assert (width == "wide") == (largest > 4000)
     assert row_dyadics(ratio, 127, -1)[2] == "wide"
+
+
+@pytest.mark.parametrize(("dtype", "zero", "fits"), [(np.uint8, 128, True), (np.uint8, 0, False), (np.int8, 0, True)])
+def test_rows_that_came_as_integers(dtype: Any, zero: int, fits: bool) -> None:
+    """Of an imported model: less their zero points they are s8, or the Gather stays float."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "t": (rng.integers(-127, 128, (9, 8)) + zero).clip(0 if dtype == np.uint8 else -128).astype(dtype),
+        "s": random((9,), 2, 0.01, 0.1),
+        "z": np.full(9, zero, dtype),
+        "o": np.float32(0.05),
+        "oz": np.uint8(120),
+    }
+    if not fits:
+        weights["t"][0, 0] = 255
+    text = """g (int64[N,5] ids) => (float[N,5,8] y) {
+      d = DequantizeLinear<axis=0>(t, s, z) e = Gather(d, ids) q = QuantizeLinear(e, o, oz)
+      y = DequantizeLinear(q, o, oz) }"""
+    built = graph(text, weights)
+    set_level(built, Level.QDQ)
+    ids = {"ids": rng.integers(0, 9, (2, 5))}
+    (wanted,) = by_ort(built, ids)
+    ToInteger()(built)
+    assert bool(float_nodes(built)) is not fits
+    assert np.abs(by_ort(built, ids)[0] - wanted).max() <= 0.051, "a step where a half was rounded to even"
 
 
 def test_rows_of_zeros_and_negative_indices() -> None:

@@ -11,6 +11,7 @@ from mulshift.ir import Array, attribute
 from mulshift.ir.dyadic import INT32_LIMIT, MAX_SHIFT, MIN_SHIFT
 from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import NoFormError, Output
+from mulshift.passes.integer.quantization import dequantize_qparams
 from mulshift.passes.integer.scales import Width
 
 if TYPE_CHECKING:
@@ -18,18 +19,24 @@ if TYPE_CHECKING:
 
 
 def has_row_scales(node: ir.Node) -> bool:
-    """Whether a Gather along axis 0 reads a constant table with one scale a row."""
-    held = quantized_constant(node.inputs[0])
-    return held is not None and not held[1].per_tensor and held[1].spec.axis == 0 and attribute(node, "axis", 0) == 0
+    """Whether a Gather along axis 0 reads a table with one scale a row."""
+    made = None if node.inputs[0] is None else node.inputs[0].producer()
+    if made is None or made.op_type != "DequantizeLinear" or attribute(node, "axis", 0) != 0:
+        return False
+    q = dequantize_qparams(made)
+    return q is not None and not q.per_tensor and q.spec.axis == 0
 
 
 def embedding(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     """Requantize of the rows by gathered b [..., 1] and one c."""
     table, rows = node.inputs[0], node.inputs[1]
     held = quantized_constant(table)
-    if held is None or not has_row_scales(node) or held[0].ndim != 2 or np.any(held[1].zero_point):
-        raise NoFormError("its table has neither one scale nor one a row")
-    integers, q, _ = held
+    if held is None or not has_row_scales(node) or held[0].ndim != 2:
+        raise NoFormError("its table is no constant matrix with one scale, or one a row")
+    q = held[1]
+    integers = held[0] - np.asarray(q.zero_point, np.int64)[:, None]
+    if integers.min(initial=0) < -128 or integers.max(initial=0) > 127:
+        raise NoFormError("the rows of its table less their zero points are no signed 8-bit integers")
     bound = int(np.abs(integers).max(initial=1))
     b, c, width = row_dyadics(np.asarray(q.scale, np.float64) / float(out.q.scale), bound, out.free)
     name, shape = str(out.value.name), out.value.shape
