@@ -5,7 +5,7 @@ of G: head h reads h / (H / G) of K and V. MaskedAttention has a bool mask that 
 counts where it is true; a row without any gives 0. RotaryEmbedding turns the halves of the last axis of X [B, S, H,
 D] by angles whose cosines and sines are [B or 1, S, 1, D / 2]. Hadamard: X H over the last axis, H [g, g], on each
 group of g channels.
-RowQuantize: X in steps, each row rounded to 8 bits with a power of two of its own (`mulshift.ir.operators.row_quantize`).
+RowQuantize: X in steps, each row rounded to 8 bits with a power of two of its own (operators/row_quantize.py).
 """
 
 from __future__ import annotations

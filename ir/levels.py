@@ -24,6 +24,7 @@ WIDTH = "mulshift.width"
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _QUANTIZED = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _BOUNDED = frozenset("Conv ConvAccumulate Gemm GemmAccumulate MatMul Affine ReduceMean Lerp LayerNorm RmsNorm".split())
+_BOUNDED |= {"RotaryEmbedding", "Hadamard"}
 _BOUNDED |= {op.name for op in PACKED}
 _REQUANTIZED = frozenset(name for name in _BOUNDED if not name.endswith("Accumulate")) - {"Lerp"}
 """Operators that end in a dyadic multiply, whose width is recorded; the others hand out the accumulator."""

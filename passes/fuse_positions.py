@@ -130,7 +130,7 @@ def _over_last(node: ir.Node) -> bool:
 
 
 def _flattened(node: ir.Node) -> ir.Node:
-    """The node as it runs on [rows, K]: a Concat over the last axis is one over axis -1."""
+    """The node on [rows, K], where the last axis is -1; it reads no value, which would keep its producer alive."""
     if node.op_type != "Concat":
         return node
-    return ir.node("Concat", [], {"axis": -1})  # without inputs: a use would keep them alive
+    return ir.node("Concat", [], {"axis": -1})

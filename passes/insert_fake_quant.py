@@ -15,6 +15,7 @@ from mulshift.ir import (
     Level,
     QParams,
     UsageError,
+    attribute,
     constant,
     describe,
     get_range,
@@ -49,6 +50,9 @@ from mulshift.passes.quant_rules import (
 )
 from mulshift.passes.scales import PAIR_LIMIT, activation_qparams, reduce_range, weight_qparams
 
+LARGE_TABLE = 2**16
+"""Elements above which the table of an embedding is worth scales of its rows."""
+
 
 @dataclass
 class InsertFakeQuant(Pass):
@@ -64,6 +68,8 @@ class InsertFakeQuant(Pass):
         output_bits: of a graph output that a Conv, Gemm or constant MatMul makes: None leaves it in its accumulator.
         narrow_outputs: names, or patterns with *, of graph outputs that need no 16 bits: a cache of keys and values.
         weight_range: "max" or "mse".
+        embedding: "rows" (a large table that only Gather reads has s8 and one scale a row, a quarter of its floats) or
+            "tensor" (one scale and the bits of its output).
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
         target: "integer" (ours) or "qdq" (interchange: no 16 bits, constants of elementwise operators paired too).
         skip: names of nodes to keep float.
@@ -81,6 +87,7 @@ class InsertFakeQuant(Pass):
     output_bits: int | None = None
     narrow_outputs: Sequence[str] = ()
     weight_range: str = "max"
+    embedding: str = "rows"
     concat: str = "auto"
     target: str = "integer"
     skip: Sequence[str] = ()
@@ -103,7 +110,7 @@ class InsertFakeQuant(Pass):
                 self._activation(value, pairs, planner)
         for node in nodes if self.activations == "per-token" else ():
             if reads_rows(node):
-                self._rows(model, node)
+                self._per_token(model, node)
         set_level(model, Level.QDQ)
 
     def _check(self, graph: ir.Graph) -> None:
@@ -113,6 +120,7 @@ class InsertFakeQuant(Pass):
             ("activations", self.activations, ("static", "per-token")),
             ("output_bits", self.output_bits, (None, 8, 16)),
             ("weight_range", self.weight_range, ("max", "mse")),
+            ("embedding", self.embedding, ("rows", "tensor")),
             ("concat", self.concat, ("auto", "own")),
             ("target", self.target, ("integer", "qdq")),
         )
@@ -230,7 +238,7 @@ class InsertFakeQuant(Pass):
             source = walk if rule.gives is Give.JOIN else source
         return source
 
-    def _rows(self, model: ir.Model, node: ir.Node) -> None:
+    def _per_token(self, model: ir.Model, node: ir.Node) -> None:
         """RowQuantize between the 16-bit pair and the product; one for all that read it."""
         x = node.inputs[0]
         made = None if x is None else x.producer()
@@ -265,6 +273,8 @@ class InsertFakeQuant(Pass):
                 self._turned(node, turn, array, pairs)
             elif ask is Ask.WEIGHT:
                 self._weight(node, index, array, pairs)
+            elif node.op_type == "Gather" and self._embeds(node, value, array):
+                self._rows(node, value, array, pairs)
             elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target == "qdq"):
                 self._operand(node, index, rule, pairs)
 
@@ -298,6 +308,21 @@ class InsertFakeQuant(Pass):
         pairs.insert(value, q, [(turn, 0)], str(value.name))
         self.changed(node, f"weights s{self.weight_bits}, {q.scale.size} scales along axis {axis} of '{value.name}'")
 
+    def _embeds(self, node: ir.Node, table: ir.Value, array: Array) -> bool:
+        """Whether the table is large, and rows of it are all that is ever read."""
+        if self.embedding != "rows" or self.target == "qdq" or array.ndim != 2 or array.size <= LARGE_TABLE:
+            return False
+        if all(u.idx == 0 and _takes_rows(u.node) and u.node.graph is node.graph for u in table.uses()):
+            return not table.is_graph_output()
+        self.skipped(node, f"one scale for all rows of '{table.name}', which others read too")
+        return False
+
+    def _rows(self, node: ir.Node, table: ir.Value, array: Array, pairs: PairInserter) -> None:
+        """A pair with one scale a row, for all that take rows."""
+        q = weight_qparams(array, 0, 8, "max")
+        pairs.insert(table, q, [(u.node, u.idx) for u in table.uses()], str(table.name))
+        self.changed(node, f"table '{table.name}' s8, {q.scale.size} scales along axis 0")
+
     def _reads_alike(self, node: ir.Node, axis: int, rank: int) -> bool:
         rule = self._rule(node)
         return rule is not None and rule.product and channel_axis(node, rank) == axis
@@ -312,6 +337,10 @@ class InsertFakeQuant(Pass):
         low, high = (get_range(output) or own) if rule.gives is Give.JOIN else own
         pairs.insert(value, activation_qparams(low, high, SPECS[form]), [(node, index)], str(value.name))
         self.changed(node, f"constant '{value.name}' {form}")
+
+
+def _takes_rows(node: ir.Node) -> bool:
+    return node.op_type == "Gather" and node.domain in ("", "ai.onnx") and attribute(node, "axis", 0) == 0
 
 
 def _is_activation(value: ir.Value) -> bool:

@@ -91,6 +91,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), Rule((_A.WIDE, _A.PLAIN))),
     **dict.fromkeys(("Attention", "MaskedAttention"), Rule((_A.U8, _A.WEIGHT, _A.WEIGHT, _A.PLAIN))),
     "RotaryEmbedding": Rule((_A.WIDE,)),
+    "Hadamard": Rule((_A.WIDE, _A.PLAIN)),
     **dict.fromkeys(("GlobalAveragePool", "ReduceMean", "ReduceSum"), _REDUCE),
     "AveragePool": _POOL,
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Identity"), _MOVE),

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import InlinePass
 from mulshift.ir import DOMAIN, OPERATORS, attach
 from mulshift.ir.operators import VERSION
 from mulshift.ir.operators.norm import largest_normalized
+from mulshift.ir.operators.rotary import MAX_ANGLE
 
 OPSETS = (18, 21, 23)
 U8, S8, S16, S32 = np.uint8, np.int8, np.int16, np.int32
@@ -101,3 +102,9 @@ def norm_weights(rng: np.random.Generator, n: int, fraction: int, shift: int) ->
     bias = rng.integers(-room // 2, room // 2, n)
     most = (room - np.abs(bias)) // largest_normalized(n, fraction)
     return (most * rng.choice([-1, -0.3, 0.01, 1], n)).astype(S32), bias.astype(S32)
+
+
+def rotary_angles(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Cosines or sines for an x of that type, as large as it allows now and then."""
+    angles = integers(rng, S16, *shape)
+    return angles if dtype != S16 else np.clip(angles, -MAX_ANGLE, MAX_ANGLE)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from kernel_checks import S8, S16, S32, U8, integers, one_node, open_session, output, run_session
-from operator_checks import norm_weights
+from operator_checks import norm_weights, rotary_angles
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import packing
@@ -318,8 +318,34 @@ def _affine(rng: Rng) -> Node:
 
 
 def _table(rng: Rng) -> Node:
-    dtype, entries, shape = _pick(rng, [U8, S8]), _pick(rng, [U8, S8, S16]), _shapes(rng)
-    return Node("Table", {}, {1: integers(rng, entries, (256,))}, lambda r: {0: integers(r, dtype, shape(r))})
+    dtype, entries, shape = _pick(rng, [U8, S8, S16]), _pick(rng, [U8, S8, S16]), _shapes(rng)
+    table = integers(rng, entries, (65536 if dtype == S16 else 256,))
+    return Node("Table", {}, {1: table}, lambda r: {0: integers(r, dtype, shape(r))})
+
+
+def _rotary(rng: Rng) -> Node:
+    dtype, half, heads = _pick(rng, [U8, S8, S16]), int(_pick(rng, [1, 7, 16, 17, 32, 64])), int(rng.integers(1, 4))
+    b, c = _one_dyadic(rng, int(rng.integers(-30 if dtype == S16 else -22, -10)))
+    a = {"x_zero_point": _zero_point(rng, dtype), "multiplier": b, "shift": c, **_output(rng, (U8, S8, S16))}
+    shared = bool(rng.integers(2))
+
+    def sized(again: Rng) -> dict[int, Array]:
+        batch, rows = (int(v) for v in again.integers(1, 6, 2))
+        angles = [rotary_angles(again, dtype, (1 if shared else batch, rows, 1, half)) for _ in range(2)]
+        return {0: integers(again, dtype, (batch, rows, heads, 2 * half)), 1: angles[0], 2: angles[1]}
+
+    return Node("RotaryEmbedding", a, {}, sized)
+
+
+def _hadamard(rng: Rng) -> Node:
+    dtype, m = _pick(rng, [U8, S8, S16]), int(_pick(rng, [1, 1, 3, 12, 20, 28]))
+    block = m * 2 ** int(rng.integers(0, 7))
+    groups = int(rng.integers(1, 4))
+    b, c = _one_dyadic(rng, int(rng.integers(-12, 0)))
+    a = {"x_zero_point": _zero_point(rng, dtype), "block": block, "multiplier": b, "shift": c}
+    a |= _output(rng, (U8, S8, S16))
+    base = rng.choice([-1, 1], (m, m)).astype(S8)
+    return Node("Hadamard", a, {1: base}, lambda r: {0: integers(r, dtype, (int(r.integers(1, 9)), 3, groups * block))})
 
 
 def _reduce_mean(rng: Rng) -> Node:
@@ -371,6 +397,7 @@ def _max_pool(rng: Rng) -> Node:
 ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "Add": _add,
     "Affine": _affine,
+    "Hadamard": _hadamard,
     "LayerNorm": _norm("LayerNorm"),
     "Lerp": _lerp,
     "MaxPoolNhwc": _max_pool,
@@ -378,6 +405,7 @@ ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "ReduceMean": _reduce_mean,
     "Requantize": _requantize,
     "RmsNorm": _norm("RmsNorm"),
+    "RotaryEmbedding": _rotary,
     "Table": _table,
 }
 

@@ -12,6 +12,7 @@ import qdq_graphs as g
 from mulshift.backends import lower
 from mulshift.backends.verify import verify_integer
 from mulshift.ir import (
+    ACTIVATION_S16,
     Array,
     Feeds,
     Level,
@@ -299,6 +300,15 @@ def test_epilogues(name: str) -> None:
     given |= {"z": np.zeros(2, int), "e": np.array([1, 8])}
     found, _ = fuse(g.lower(g.qdq(g.graph(f"{FIRST} {body} y = Conv(m, w2) }}", given), X)), X)
     assert ops(found)[1:-2] == expected
+
+
+def test_a_table_of_16_bit_integers_is_not_fused() -> None:
+    given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
+    model = g.graph(f"{FIRST} b = Conv(a, v) m = Sigmoid(b) y = Conv(m, w2) }}", given)
+    integer = g.lower(g.qdq(model, X, specs={"b": ACTIVATION_S16}))
+    (table,) = [n.inputs[1] for n in integer.graph if n.op_type == "Table"]
+    assert table is not None and table.shape is not None and table.shape[0] == 65536
+    assert ops(fuse(integer, X)[0])[1:3] == ["ConvNhwc", "Table"]
 
 
 def residual(then: str = "") -> ir.Model:

@@ -54,6 +54,8 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Affine", [X, ONE, ONE, ONE, S32([0])], REQUANTIZE, "a shift c is not from 2 to 62"),
     ("Affine", [X, S32([1, 1]), ONE, ONE, TWO], REQUANTIZE, "do not broadcast"),
     ("Table", [X, TABLE[:255]], {}, "table must have 256 elements"),
+    ("Table", [X.astype(S16), TABLE], {}, "table must have 65536 elements"),
+    ("Table", [X, np.zeros(65536, U8)], {}, "table must have 256 elements"),
     ("Table", [X, TABLE.reshape(2, 128)], {}, "table must have 256 elements"),
     ("ReduceMean", [X, np.array([2], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
     ("ReduceMean", [X, np.array([-3], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
@@ -113,7 +115,49 @@ MATRIX = np.zeros((3, 4), S8)
 MANY_KEYS = np.zeros((2, 65537, 2, 1), S8)
 DEEP, DEEP_KEYS = np.zeros((1, 1, 1, 33026), U8), np.zeros((1, 1, 1, 33026), S8)
 
+TURN = {"x_zero_point": 0, "multiplier": 1, "shift": 2, **OUT}
+X4, ANGLES = np.zeros((2, 4), U8), np.zeros((2, 2), S16)
+WIDE, LARGE = X4.astype(S16), np.array([[0, 2**14], [2**14 + 1, 0]], S16)
+BASE, TWICE = np.ones((2, 2), S8), np.array([[1, 1], [1, 2]], S8)
+
 CASES += [
+    *(
+        ("RotaryEmbedding", [X4, ANGLES, ANGLES], {k: v for k, v in TURN.items() if k != name}, f"'{name}' is missing")
+        for name in TURN
+    ),
+    ("RotaryEmbedding", [X, ANGLES, ANGLES], TURN, "the last axis of x must have two halves, it has 3 elements"),
+    ("RotaryEmbedding", [np.asarray(X[0, 0]), ANGLES, ANGLES], TURN, "must have at least one axis"),
+    ("RotaryEmbedding", [X4, ANGLES[0, 0], ANGLES[0, 0]], TURN, "must have at least one axis"),
+    ("RotaryEmbedding", [X4, ANGLES, ANGLES[:1]], TURN, "cos and sin differ in their shapes"),
+    ("RotaryEmbedding", [X4, ANGLES[:, :1], ANGLES[:, :1]], TURN, "must have 2 elements along the last axis"),
+    ("RotaryEmbedding", [X4, ANGLES[[0, 0, 0]], ANGLES[[0, 0, 0]]], TURN, "cos and sin do not broadcast to x"),
+    ("RotaryEmbedding", [X4[:1], ANGLES, ANGLES], TURN, "cos and sin do not broadcast to x"),
+    ("RotaryEmbedding", [X4, ANGLES[None], ANGLES[None]], TURN, "cos and sin do not broadcast to x"),
+    ("RotaryEmbedding", [WIDE, LARGE, ANGLES], TURN, "a cosine or sine is beyond 16384"),
+    ("RotaryEmbedding", [WIDE, ANGLES, -LARGE], TURN, "a cosine or sine is beyond 16384"),
+    ("RotaryEmbedding", [X4, ANGLES, ANGLES], TURN | {"x_zero_point": 256}, "'x_zero_point' is 256"),
+    ("RotaryEmbedding", [X4, ANGLES, ANGLES], TURN | {"shift": 1}, "'shift' is 1, not from 2 to 62"),
+    ("RotaryEmbedding", [X4, ANGLES, ANGLES], TURN | {"multiplier": -1}, "'multiplier' is -1"),
+    ("RotaryEmbedding", [X4, ANGLES, ANGLES], TURN | {"zero_point": 256}, "'zero_point' is 256"),
+    *(
+        ("Hadamard", [X4, BASE], {k: v for k, v in (TURN | {"block": 4}).items() if k != name}, f"'{name}' is missing")
+        for name in (*TURN, "block")
+    ),
+    ("Hadamard", [X4, BASE], TURN | {"block": 3}, "block is no power of two times the 2 rows of base"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 6}, "block is no power of two times the 2 rows of base"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 0}, "'block' is 0"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 8}, "the last axis of x must have a multiple of 8 elements"),
+    ("Hadamard", [np.asarray(X[0, 0]), BASE], TURN | {"block": 2}, "the last axis of x must have a multiple of 2"),
+    ("Hadamard", [X4, BASE[:1]], TURN | {"block": 4}, "base must be square, of 1 to 4096 rows"),
+    ("Hadamard", [X4, BASE[0]], TURN | {"block": 4}, "base must be square"),
+    ("Hadamard", [X4, BASE[:0, :0]], TURN | {"block": 4}, "base must be square"),
+    ("Hadamard", [X4, np.ones((4097, 4097), S8)], TURN | {"block": 4097}, "base must be square"),
+    ("Hadamard", [X4, TWICE], TURN | {"block": 4}, "base has 2, which is neither 1 nor -1"),
+    ("Hadamard", [X4, BASE - BASE], TURN | {"block": 4}, "base has 0, which is neither 1 nor -1"),
+    ("Hadamard", [WIDE, BASE], TURN | {"block": 2**16}, "its int32 accumulator may overflow"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 2**24}, "its int32 accumulator may overflow"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 4, "zero_point": 256}, "'zero_point' is 256"),
+    ("Hadamard", [X4, BASE], TURN | {"block": 4, "shift": 63}, "'shift' is 63, not from 2 to 62"),
     *(
         ("Attention", QKV, {k: v for k, v in ATTENTION.items() if k != name}, f"'{name}' is missing")
         for name in ATTENTION
@@ -206,12 +250,19 @@ def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[s
     assert f"{NAME}: w must be a constant" in _message(model, {"i0": inputs[0], "i1": inputs[1]})
 
 
+def test_base_must_be_constant() -> None:
+    model = one_node("Hadamard", [X4, BASE], TURN | {"block": 4}, [U8], fed=(0, 1))
+    assert f"{NAME}: base must be a constant" in _message(model, {"i0": X4, "i1": BASE})
+
+
 @pytest.mark.parametrize(
     ("op", "inputs", "attributes"),
     [
         ("Add", [X, X.astype(np.float32)], ADD),
-        ("Table", [X.astype(S16), TABLE], {}),
+        ("Table", [X.astype(S32), TABLE], {}),
         ("Requantize", [X, ONE.astype(np.int64), TWO], REQUANTIZE),
+        ("RotaryEmbedding", [X4, ANGLES, ANGLES.astype(S8)], TURN),
+        ("Hadamard", [X4, BASE.astype(S16)], TURN | {"block": 4}),
         ("ReduceMean", [X, AXIS.astype(S32)], MEAN),
         ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),
         ("LayerNorm", [X.astype(S32), N3, N3], NORM),

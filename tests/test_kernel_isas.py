@@ -184,7 +184,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     assert kinds.keys() == set(
         (
             "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp "
-            "attention softmax matmul norm"
+            "attention softmax matmul norm rotary hadamard"
         ).split()
     )
     text = "\n".join(plain)
@@ -192,7 +192,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
         assert [way for way in WAYS if f" {op} way {way}" not in text] == [], op
     for stage in ("first", "add", "again"):
         assert [way for way in WAYS if f" {stage} {way}" not in text] == [], stage
-    for op in ("attention", "softmax"):
+    for op in ("attention", "softmax", "rotary", "hadamard"):
         assert [way for way in WAYS if not re.search(f" {op} .*, way {way}", text)] == [], op
     assert " masked, " in text and " whole, " in text
     assert "table" in text and "may overflow" in text and "exact" in text

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import S8, S16, S32, U8, check, integers, output
-from operator_checks import norm_rows, norm_weights
+from kernel_checks import S8, S16, S32, U8, check, integers, one_node, output, run
+from operator_checks import norm_rows, norm_weights, rotary_angles
 
 from mulshift import kernels
 
@@ -145,6 +145,22 @@ def test_table(seed: int, dtype: Any, entries: Any, n: int) -> None:
     check("Table", [integers(rng, dtype, (3, n)), integers(rng, entries, (256,))], {}, fed)
 
 
+@MANY
+@given(seeds, small, st.integers(0, 200))
+def test_table_of_16_bits(seed: int, entries: Any, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    fed = [(0,), (0, 1)][seed % 2]
+    check("Table", [integers(rng, S16, (3, n)), integers(rng, entries, (65536,))], {}, fed)
+
+
+@pytest.mark.parametrize("entries", [U8, S16])
+def test_table_of_every_word(entries: Any) -> None:
+    rng = np.random.default_rng(0)
+    check(
+        "Table", [rng.permutation(65536).astype(np.uint16).view(S16), integers(rng, entries, (65536,))], {}, threads=2
+    )
+
+
 def test_table_of_every_byte() -> None:
     table = np.random.default_rng(0).permutation(256).astype(U8)
     x = np.tile(np.arange(256, dtype=U8), 3)
@@ -254,6 +270,77 @@ def test_norm_at_the_proven_bound(op: str) -> None:
     check(op, [255 - np.eye(3, dtype=U8), w, -bias], a)
 
 
+ANGLES = {
+    "rows": ((2, 3, 4), (1, 3, 1)),
+    "batch": ((2, 3, 4), (2, 3, 1)),
+    "all": ((2, 3, 4), (2, 3, 4)),
+    "heads": ((2, 3, 4), (4,)),
+    "one": ((2, 3, 4), ()),
+    "row": ((), ()),
+    "mixed": ((2, 3, 4, 5), (1, 3, 1, 5)),
+}
+
+
+@MANY
+@given(seeds, ends, small, st.sampled_from([1, 5, 15, 16, 17, 32, 40, 64]), st.sampled_from(sorted(ANGLES)))
+def test_rotary(seed: int, kind: tuple[Any, int, int], dtype: Any, half: int, how: str) -> None:
+    rng = np.random.default_rng(seed)
+    rows, angles = ANGLES[how]
+    cos, sin = (rotary_angles(rng, dtype, (*angles, half)) for _ in range(2))
+    b, c = _dyadics(rng, (), int(rng.choice([3, 14, 22, 31])))
+    a = {"x_zero_point": _zero_point(rng, dtype), "multiplier": int(b), "shift": int(c)}
+    low_high = output(*kind, 0 if kind[0] == S32 else _zero_point(rng, kind[0]))
+    check("RotaryEmbedding", [integers(rng, dtype, (*rows, 2 * half)), cos, sin], a | low_high, (0, 1, 2))
+
+
+def test_rotary_at_the_extremes() -> None:
+    """2^31 - 2^15, by 16 bits; and any 16-bit cosine beside 8 bits."""
+    out = output(S32, -(2**31), 2**31 - 1, 0)
+    x = np.tile(S16([[32767], [-32768]]), (1, 36))
+    for zx in (-32768, 0, 32767):
+        for cos in (2**14, -(2**14)):
+            angles = [np.full(18, cos, S16), np.full(18, 2**14, S16)]
+            for b, c in ((2**31 - 1, 33), (1, 2)):
+                a = {"x_zero_point": zx, "multiplier": b, "shift": c}
+                check("RotaryEmbedding", [x, *angles], a | out)
+                check("RotaryEmbedding", [x, *angles[::-1]], a | out)
+    x8 = np.tile(U8([[255], [0]]), (1, 36))
+    for zx in (0, 255):
+        a = {"x_zero_point": zx, "multiplier": 127, "shift": 2}
+        check("RotaryEmbedding", [x8, np.full(18, -32768, S16), np.full(18, 32767, S16)], a | out)
+
+
+BLOCKS = [(1, 1), (4, 1), (16, 1), (32, 1), (64, 1), (128, 1), (512, 1), (3, 3), (24, 3), (12, 12), (48, 12), (160, 20)]
+
+
+@MANY
+@given(seeds, ends, small, st.sampled_from(BLOCKS), st.integers(0, 3))
+def test_hadamard(seed: int, kind: tuple[Any, int, int], dtype: Any, sizes: tuple[int, int], groups: int) -> None:
+    rng, (block, m) = np.random.default_rng(seed), sizes
+    b, c = _dyadics(rng, (), int(rng.choice([3, 14, 22, 31])))
+    a = {"x_zero_point": _zero_point(rng, dtype), "block": block, "multiplier": int(b), "shift": int(c)}
+    low_high = output(*kind, 0 if kind[0] == S32 else _zero_point(rng, kind[0]))
+    base = rng.choice([-1, 1], (m, m)).astype(S8)
+    check("Hadamard", [integers(rng, dtype, (2, 3, groups * block)), base], a | low_high)
+
+
+@pytest.mark.parametrize("block", [8, 64, 1024, 4096])
+def test_hadamard_at_the_extremes(block: int) -> None:
+    """A column of ones gives block * |x - zx|."""
+    x, out = np.full((1, block), -32768, S16), output(S32, -(2**31), 2**31 - 1, 0)
+    for zx in (-32768, 0, 32767):
+        a = {"x_zero_point": zx, "block": block, "multiplier": 4, "shift": 2}
+        assert check("Hadamard", [x, np.ones((1, 1), S8)], a | out)[0, 0] == block * (-32768 - zx)
+
+
+def test_hadamard_at_the_proven_bound() -> None:
+    """2^15 terms of 65535; as the reference would hold all of H, the sums are written out here."""
+    a = {"x_zero_point": 32767, "block": 2**15, "multiplier": 4, "shift": 2, **output(S32, -(2**31), 2**31 - 1, 0)}
+    x = np.full((1, 2**15), -32768, S16)
+    (got,) = run(one_node("Hadamard", [x, np.ones((1, 1), S8)], a, [S32]), {"i0": x})
+    assert got[0, 0] == -65535 * 2**15 and not got[0, 1:].any()
+
+
 @MANY
 @given(seeds, st.sampled_from([U8, S8]), st.sampled_from([1, 3, 8, 16, 31, 32, 33, 64, 100]), st.sampled_from([0, 1]))
 def test_max_pool(seed: int, dtype: Any, channels: int, ceil: int) -> None:
@@ -292,6 +379,10 @@ def test_long_tensors_on_several_threads() -> None:
         check("ReduceMean", [x, np.array(axes, np.int64)], mean, threads=4)
     norm = {"x_zero_point": 3, "epsilon": 9, "fraction": 12, "shift": 12, **output(S16, -32768, 32767, 0)}
     check("LayerNorm", [x, *norm_weights(rng, 41, 12, 12)], norm, threads=4)
+    angles = [rotary_angles(rng, U8, (1, 50, 1, 20)) for _ in range(2)]
+    turn = {"x_zero_point": 3, "multiplier": 21399, "shift": 30, **output(S8, -128, 127, 5)}
+    check("RotaryEmbedding", [x[..., :40], *angles], turn, threads=4)
+    check("Hadamard", [x[..., :40], np.ones((20, 20), S8)], turn | {"block": 40}, threads=4)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
@@ -300,6 +391,9 @@ def test_empty_tensors(shape: tuple[int, ...]) -> None:
     a = {"x_zero_point": 3, **output(U8, 0, 255, 128)}
     check("Requantize", [x, S32([1]), S32([2])], a)
     check("Table", [x, np.zeros(256, U8)], {})
+    turn = {"x_zero_point": 3, "multiplier": 1, "shift": 2, **output(U8, 0, 255, 128)}
+    check("RotaryEmbedding", [x, *[np.zeros((*shape[:-1], shape[-1] // 2), S16)] * 2], turn)
+    check("Hadamard", [x, np.ones((1, 1), S8)], turn | {"block": 4})
     if shape[-1]:
         norm = {"x_zero_point": 3, "epsilon": 9, "fraction": 12, "shift": 12, **output(U8, 0, 255, 128)}
         check("RmsNorm", [x, np.ones(shape[-1], S32), np.ones(shape[-1], S32)], norm)

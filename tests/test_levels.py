@@ -125,8 +125,8 @@ def test_integer_width() -> None:
     assert check(model) == []
 
 
-@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm"])
-def test_norms_carry_a_bound_and_a_width(op: str) -> None:
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm", "RotaryEmbedding", "Hadamard"])
+def test_what_sums_carries_a_bound_and_a_width(op: str) -> None:
     model = integer()
     node = model.graph[1]
     node.op_type = op

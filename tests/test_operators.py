@@ -27,12 +27,14 @@ from operator_checks import (
     one_node,
     output,
     outputs,
+    rotary_angles,
     seeds,
     zero_points,
 )
 
 from mulshift.ir import DOMAIN, OPERATORS, attach
 from mulshift.ir.operators import VERSION
+from mulshift.passes.hadamard import signs
 
 
 @FEW
@@ -319,6 +321,70 @@ def test_attention_without_a_mask_attends_all() -> None:
     a |= OUTPUT_U8
     plain = OPERATORS["Attention"].reference(a, *inputs)
     assert np.array_equal(OPERATORS["MaskedAttention"].reference(a, *inputs, np.ones(shape, bool)), plain)
+
+
+@pytest.mark.parametrize("entries", [U8, S8, S16])
+def test_table_of_every_16_bit_integer(entries: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, table = np.arange(-32768, 32768).astype(S16), integers(rng, entries, 65536)
+    assert np.array_equal(check("Table", [x, table], {}), np.concatenate([table[32768:], table[:32768]]))
+
+
+@FEW
+@given(seeds, st.sampled_from([U8, S8, S16]), outputs, st.integers(1, 40), st.sampled_from(["rows", "batch", "all"]))
+def test_rotary(seed: int, dtype: Any, kind: tuple[Any, int, int], half: int, angles: str) -> None:
+    rng = np.random.default_rng(seed)
+    shape = {"rows": (1, 3, 1, half), "batch": (2, 3, 1, half), "all": (half,)}[angles]
+    cos, sin = rotary_angles(rng, dtype, shape), rotary_angles(rng, dtype, shape)
+    b, c = dyadics(rng, ())
+    a = {"x_zero_point": int(integers(rng, dtype, 1)[0]), "multiplier": int(b), "shift": int(c)}
+    check("RotaryEmbedding", [integers(rng, dtype, 2, 3, 2, 2 * half), cos, sin], a | output(kind, seed % 256))
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("zx", [-32768, 0, 32767])
+def test_rotary_at_the_extremes(zx: int, opset: int) -> None:
+    """The greatest accumulators that an x of 16 bits has: 2^31 - 2^15 where |x - zx| is 65535."""
+    x = np.array([[32767, 32767], [-32768, 32767], [32767, -32768], [-32768, -32768]], S16)
+    for cos, sin in ((2**14, 2**14), (2**14, -(2**14)), (-(2**14), -(2**14))):
+        for b, c in ((2**31 - 1, 46), (1, 16)):
+            a = {"x_zero_point": zx, "multiplier": b, "shift": c, **output((S16, -32768, 32767), 0)}
+            check("RotaryEmbedding", [x, S16([cos]), S16([sin])], a, opset)
+
+
+BLOCKS = [(1, 1), (2, 1), (8, 1), (64, 1), (3, 3), (6, 3), (12, 12), (24, 12), (80, 20)]
+
+
+@FEW
+@given(seeds, st.sampled_from([U8, S8, S16]), outputs, st.sampled_from(BLOCKS), st.integers(1, 3))
+def test_hadamard(seed: int, dtype: Any, kind: tuple[Any, int, int], sizes: tuple[int, int], groups: int) -> None:
+    rng, (block, m) = np.random.default_rng(seed), sizes
+    base, (b, c) = rng.choice([-1, 1], (m, m)).astype(S8), dyadics(rng, ())
+    a = {"x_zero_point": int(integers(rng, dtype, 1)[0]), "block": block, "multiplier": int(b), "shift": int(c)}
+    check("Hadamard", [integers(rng, dtype, 2, 3, groups * block), base], a | output(kind, seed % 256))
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_hadamard_at_the_extremes(opset: int) -> None:
+    """The first column is all ones."""
+    x = np.full((1, 512), -32768, S16)
+    for zx in (-32768, 0, 32767):
+        a = {"x_zero_point": zx, "block": 512, "multiplier": 2**30, "shift": 40, **output((S16, -32768, 32767), 0)}
+        got = check("Hadamard", [x, np.ones((1, 1), S8)], a, opset)
+        assert got[0].tolist() == [(1 - 32768 - zx) // 2] + [0] * 511
+
+
+@pytest.mark.parametrize(("block", "m"), [(64, 1), (12, 12), (96, 12), (40, 20), (56, 28)])
+def test_hadamard_is_what_passes_construct(block: int, m: int) -> None:
+    """`mulshift.passes.hadamard.signs` is this operator's H, so that twice the transform is `block` times x."""
+    h = signs(block)
+    assert h is not None and h.dtype == S8
+    x = integers(np.random.default_rng(0), S8, 5, 2 * block)
+    a = {"x_zero_point": 0, "block": block, "multiplier": 4, "shift": 2, **output((S16, -32768, 32767), 0)}
+    got = check("Hadamard", [x, h[:m, :m]], a)
+    groups = x.reshape(5, 2, block).astype(np.int64)
+    assert np.array_equal(got.reshape(5, 2, block), groups @ h)
+    assert np.array_equal(got.reshape(5, 2, block).astype(np.int64) @ h.T.astype(np.int64), block * groups)
 
 
 @pytest.mark.parametrize("opset", OPSETS)

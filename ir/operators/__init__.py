@@ -10,6 +10,7 @@ from mulshift.ir.operators.attention import ATTENTION, MASKED_ATTENTION
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
+from mulshift.ir.operators.hadamard import HADAMARD
 from mulshift.ir.operators.lerp import LERP
 from mulshift.ir.operators.max_pool import MAX_POOL_NHWC
 from mulshift.ir.operators.norm import LAYER_NORM, RMS_NORM
@@ -44,6 +45,7 @@ OPERATORS: dict[str, Operator] = {
         MASKED_ATTENTION,
         ROTARY_EMBEDDING,
         ROW_QUANTIZE,
+        HADAMARD,
         *PACKED,
         MAX_POOL_NHWC,
     )

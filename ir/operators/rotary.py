@@ -2,9 +2,10 @@
 
     acc1 = (x1 - zx) * cos - (x2 - zx) * sin,    acc2 = (x2 - zx) * cos + (x1 - zx) * sin
 
-x: u8, s8 or s16 [B, S, H, 2 L]; cos, sin: s16 [B or 1, S, 1, L] of one scale, zero point 0, at most 2^14 in
-magnitude: then |acc| <= 2^16 * 2 * 2^14 = 2^31 at worst, and the compiler proves `|x - zx| * max(|cos| + |sin|) <
-2^31`.
+x: u8, s8 or s16 [..., 2 L], as a rule [B, S, H, 2 L]; cos, sin: s16 [..., L] of one shape, scale and zero point 0, as a
+rule [B or 1, S, 1, L], whose other axes broadcast to those of x and make it no larger. Beside an x of 8 bits they are
+any: |acc| <= 2 * 255 * 2^15 < 2^24. Beside one of 16 bits they are from -2^14 to 2^14, which the kernel checks whenever
+it runs: |acc| <= 2 * 65535 * 2^14 = 2^31 - 2^15.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import numpy as np
 from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.types import Array
+
+MAX_ANGLE = 2**14
+"""Of a cosine or sine in steps, beside an x of 16 bits."""
 
 _BODY = f"""
   x_wide = Cast <to = 6> (x)

@@ -1,6 +1,4 @@
-"""Operators of the domain `mulshift.float`: attention and rotary embeddings on [batch, positions, heads, columns], rows
-in 8 bits.
-"""
+"""Attention, rotary embeddings, Hadamard transforms, rows in 8 bits: operators of the domain `mulshift.float`."""
 
 from __future__ import annotations
 
@@ -33,6 +31,7 @@ def _attention(node: ir.Node, v: Sequence[Any]) -> Any:
 
 
 def _rotary(node: ir.Node, v: Sequence[Any]) -> Any:
+    """x [B, S, H, 2 L], cos and sin [B or 1, S, 1, L]."""
     import torch
 
     x, cos, sin = v
@@ -54,9 +53,16 @@ def _row_quantize(node: ir.Node, v: Sequence[Any]) -> Any:
     return x + (y - x).detach() if x.requires_grad else y
 
 
+def _hadamard(node: ir.Node, v: Sequence[Any]) -> Any:
+    """x [..., n], h [g, g], n a multiple of g: `x h` on each group of g."""
+    x, h = v
+    return (x.reshape(*x.shape[:-1], x.shape[-1] // h.shape[0], h.shape[0]) @ h).reshape(x.shape)
+
+
 TABLE: dict[str, TorchOp] = {
     "Attention": _attention,
     "MaskedAttention": _attention,
     "RotaryEmbedding": _rotary,
     "RowQuantize": _row_quantize,
+    "Hadamard": _hadamard,
 }

@@ -9,11 +9,13 @@ namespace mulshift {
 struct DenseKernels;
 struct DepthwiseKernels;
 struct ElementwiseKernels;
+struct HadamardKernels;
 struct LerpKernels;
 struct NormKernels;
 struct PackKernels;
 struct PoolKernels;
 struct ReduceKernels;
+struct RotaryKernels;
 struct SoftmaxKernels;
 struct TableKernels;
 
@@ -22,11 +24,13 @@ struct Isa {
   const DenseKernels& dense;
   const DepthwiseKernels& depthwise;
   const ElementwiseKernels& elementwise;
+  const HadamardKernels& hadamard;
   const LerpKernels& lerp;
   const NormKernels& norm;
   const PackKernels& pack;
   const PoolKernels& pool;
   const ReduceKernels& reduce;
+  const RotaryKernels& rotary;
   const SoftmaxKernels& softmax;
   const TableKernels& table;
 };

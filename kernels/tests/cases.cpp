@@ -24,8 +24,8 @@ const Kind kinds[] = {
     {"conv", 5, convolution},      {"pointwise", 4, pointwise}, {"depthwise", 5, depthwise}, {"winograd", 3, winograd},
     {"few-rows", 3, few_rows},     {"deep", 1, deep},           {"requantize", 3, requantize}, {"add", 3, add},
     {"mul", 2, mul},               {"affine", 2, affine},       {"table", 1, table},         {"reduce", 2, reduce},
-    {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 2, softmax},
-    {"matmul", 2, matmul},         {"norm", 3, norm},
+    {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 3, softmax},
+    {"matmul", 2, matmul},         {"norm", 3, norm},         {"rotary", 2, rotary},       {"hadamard", 3, hadamard},
 };
 
 const Kind& draw_kind() {

@@ -23,6 +23,8 @@ void reduce();
 void max_pool();
 void lerp();
 void norm();
+void rotary();
+void hadamard();
 
 void attention();
 void softmax();

@@ -19,16 +19,21 @@ void print(const Bytes& y) { std::printf(": %016llx\n", static_cast<unsigned lon
 
 void table() {
   const size_t n = size(0, 300);
-  const Type type = pick({Type::u8, Type::s16});
-  const Bytes x = elements(Type::u8, n), entries = elements(type, 256);
+  const Type type = pick({Type::u8, Type::s16}), index = pick({Type::u8, Type::s16});
+  const Bytes x = elements(index, n), entries = elements(type, index == Type::u8 ? 256 : 65536);
   Bytes y(n * size_of(type));
   const uint8_t* from = reinterpret_cast<const uint8_t*>(x.data());
+  const uint16_t* wide = reinterpret_cast<const uint16_t*>(x.data());
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(entries.data());
+  const int16_t* words = reinterpret_cast<const int16_t*>(entries.data());
   if (type == Type::u8) {
-    isa()->table.bytes(from, n, reinterpret_cast<const uint8_t*>(entries.data()), reinterpret_cast<uint8_t*>(y.data()));
+    uint8_t* to = reinterpret_cast<uint8_t*>(y.data());
+    index == Type::u8 ? isa()->table.bytes(from, n, bytes, to) : isa()->table.wide_bytes(wide, n, bytes, to);
   } else {
-    isa()->table.words(from, n, reinterpret_cast<const int16_t*>(entries.data()), reinterpret_cast<int16_t*>(y.data()));
+    int16_t* to = reinterpret_cast<int16_t*>(y.data());
+    index == Type::u8 ? isa()->table.words(from, n, words, to) : isa()->table.wide_words(wide, n, words, to);
   }
-  std::printf(" %s of %zu", name(type), n);
+  std::printf(" %s by %s of %zu", name(type), name(index), n);
   print(y);
 }
 

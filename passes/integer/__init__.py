@@ -10,7 +10,9 @@ from mulshift.passes.integer.affine import affine
 from mulshift.passes.integer.attention import attention, softmax
 from mulshift.passes.integer.cast import cast
 from mulshift.passes.integer.elementwise import add, mul, sub
+from mulshift.passes.integer.embedding import embedding
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized, Rule
+from mulshift.passes.integer.hadamard import hadamard
 from mulshift.passes.integer.move import MOVERS
 from mulshift.passes.integer.norm import norm
 from mulshift.passes.integer.pool import average_pool, global_average_pool, reduce_mean, reduce_sum
@@ -64,6 +66,8 @@ RULES: dict[str, Rule] = {
     "Attention": attention,
     "MaskedAttention": attention,
     "RotaryEmbedding": rotary,
+    "Hadamard": hadamard,
+    "Gather": embedding,
 }
 
 __all__ = ["MOVERS", "RULES", "NoFormError", "Output", "Quantized"]

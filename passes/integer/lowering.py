@@ -183,6 +183,14 @@ class Lowering:
         set_qparams(value, params)
         return Quantized(value, params)
 
+    def table(self, value: ir.Value | None, integers: Array, q: QParams) -> Quantized:
+        """An initializer of a table's integers, the same for all that read it."""
+        key = (value, "table")
+        if key not in self._made:
+            assert value is not None
+            self._made[key] = Quantized(self.const(f"{value.name}.q", integers), q)
+        return self._made[key]
+
     def qparam_constants(self, q: QParams, name: str) -> tuple[ir.Value, ir.Value]:
         """Initializers for the scale and zero point of a border node."""
         zero_point = q.zero_point.astype(storage(q.spec).numpy())

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from mulshift.ir import attribute
 from mulshift.passes.integer.constants import real_constant
+from mulshift.passes.integer.embedding import has_row_scales
 from mulshift.passes.integer.forms import Mover, NoFormError, Quantized
 from mulshift.passes.integer.quantization import bounds, storage
 
@@ -151,10 +152,11 @@ MOVERS: dict[str, Mover] = {
     **{
         name: Mover(_first, move)
         for name in (
-            "Reshape Flatten Squeeze Unsqueeze Transpose Slice Gather GatherElements GatherND Expand Tile Split"
+            "Reshape Flatten Squeeze Unsqueeze Transpose Slice GatherElements GatherND Expand Tile Split"
             " DepthToSpace SpaceToDepth ReduceMax ReduceMin TopK ReverseSequence Compress"
         ).split()
     },
+    "Gather": Mover(_first, move, lambda node: not has_row_scales(node)),
     "Concat": Mover(_all, move),
     "Max": Mover(_all, move),
     "Min": Mover(_all, move),

@@ -7,37 +7,44 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import QParams
-from mulshift.ir.dyadic import INT32_LIMIT
-from mulshift.passes.integer.forms import NoFormError, Output, Quantized
+from mulshift.ir import ACTIVATION_S16, QParams, constant
+from mulshift.ir.operators.rotary import MAX_ANGLE
+from mulshift.passes.integer.forms import Output, Quantized
 from mulshift.passes.integer.scales import requantization
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
 
-_LARGEST = 2**14
-"""Of a cosine or sine in steps: 16-bit activations have as much headroom."""
+_MOVES = frozenset("Gather Unsqueeze Squeeze Reshape Transpose Slice Split Expand Identity".split())
 
 
 def rotary(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
-    """x in 8 or 16 bits; cosines and sines in 16, of one scale."""
+    """x in 8 or 16 bits; cosines and sines in 16, of one scale and within `MAX_ANGLE`: 16-bit activations are."""
     x, cos = low.require(node.inputs[0]), low.require(node.inputs[1])
-    sin = _like(low, node.inputs[2], cos)
-    if cos.q.spec.bits != 16 or not cos.q.spec.signed or int(cos.q.zero_point):
-        raise NoFormError("its cosines are not signed 16-bit integers with zero point 0")
-    if float(cos.q.scale) * _LARGEST < 1:
-        raise NoFormError("its cosines have more than 14 bits")
-    bound = x.q.magnitude * min(2 * _LARGEST, int(np.ceil(np.sqrt(2) / float(cos.q.scale))) + 2)
-    if bound >= INT32_LIMIT:
-        raise NoFormError(f"its int32 accumulator may reach {bound}")
-    ratio = float(x.q.scale) * float(cos.q.scale) / float(out.q.scale)
+    low.require(node.inputs[2])
+    q = QParams(cos.q.scale, np.asarray(0, np.int32), ACTIVATION_S16)
+    angles = [_within(low, value, q) for value in node.inputs[1:3]]
+    bound = 2 * MAX_ANGLE * x.q.magnitude
+    ratio = float(x.q.scale) * float(q.scale) / float(out.q.scale)
     b, c, width = requantization(np.asarray([ratio]), np.asarray([bound]), out.reach, out.free)
     attributes = {"x_zero_point": int(x.q.zero_point), "multiplier": int(b[0]), "shift": int(c[0])}
-    return low.mulshift("RotaryEmbedding", [x.value, cos.value, sin.value], attributes, out, bound, width)
+    return low.mulshift("RotaryEmbedding", [x.value, *(a.value for a in angles)], attributes, out, bound, width)
 
 
-def _like(low: Lowering, value: ir.Value | None, other: Quantized) -> Quantized:
-    """The value at another's quantization."""
+def _within(low: Lowering, value: ir.Value | None, q: QParams) -> Quantized:
+    """The value at that quantization, its integers within +-MAX_ANGLE: by a clamp where no table proves it."""
     held = low.require(value)
     assert value is not None
-    return held if held.q == other.q else low.quantize(value, QParams(other.q.scale, other.q.zero_point, other.q.spec))
+    same = held.q.scale == q.scale and held.value.dtype == ir.DataType.INT16 and not held.q.zero_point
+    if same and _proven(held.value):
+        return held
+    return low.quantize(value, q, -MAX_ANGLE, MAX_ANGLE)
+
+
+def _proven(value: ir.Value) -> bool:
+    """Whether the integers are rows of a constant within +-MAX_ANGLE."""
+    array, source = constant(value), value.producer()
+    if array is not None:
+        return int(np.abs(array.astype(np.int64)).max(initial=0)) <= MAX_ANGLE
+    moved = source is not None and source.op_type in _MOVES
+    return source is not None and moved and source.inputs[0] is not None and _proven(source.inputs[0])

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from mulshift.ir import ACTIVATION_U8, QParams, QuantSpec, constant, set_qparams, users
 from mulshift.passes.integer.compare import COMPARISONS, NEVER, compare, never
+from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import Mover, NoFormError, Quantized
 from mulshift.passes.integer.linear import accumulate
 from mulshift.passes.integer.lowering import Lowering
@@ -78,6 +79,8 @@ def _dequantize(low: Lowering, node: ir.Node) -> None:
     x, q = node.inputs[0], dequantize_qparams(node)
     if x is None or q is None or constant(x) is not None or q.spec.bits == 32:
         return
+    if q.per_tensor and quantized_constant(node.outputs[0]) is not None:
+        return  # `lookup` makes a constant of it for those that read it
     if x in low.integers:
         held = low.integers[x]
         shift = 0 if held.q.spec.signed == q.spec.signed else 2 ** (q.spec.bits - 1) * (1 if q.spec.signed else -1)

@@ -76,9 +76,10 @@ def _add(product: ir.Node, node: ir.Node, t: ir.Value) -> _Step | None:
 
 
 def _table(product: ir.Node, node: ir.Node, t: ir.Value) -> _Step | None:
-    """A constant table, indexed by the result so far."""
+    """A constant table of 256 entries, indexed by the result so far."""
     table = node.inputs[1]
-    if table is None or node.inputs[0] is not t or constant(table) is None or table.dtype is None:
+    entries = constant(table)
+    if table is None or node.inputs[0] is not t or entries is None or entries.size != 256 or table.dtype is None:
         return None
     return _Step(node, [table], {"table_dtype": int(table.dtype)})
 

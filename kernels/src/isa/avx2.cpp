@@ -15,7 +15,7 @@ using V = avx2::V;
 const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
-const TableKernels table = {table_bytes<V>, Table<V>::words};
+const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 
 }  // namespace
 
@@ -23,11 +23,13 @@ const Isa avx2_isa = {"avx2",
                         dense,
                         depthwise,
                         Tables<V>::elementwise,
+                        Tables<V>::hadamard,
                         Tables<V>::lerp,
                         Tables<V>::norm,
                         Tables<V>::pack,
                         Tables<V>::pool,
                         Tables<V>::reduce,
+                        Tables<V>::rotary,
                         Tables<V>::softmax,
                         table};
 

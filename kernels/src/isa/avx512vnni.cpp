@@ -20,11 +20,13 @@ const Isa avx512vnni_isa = {"avx512vnni",
                         dense,
                         depthwise,
                         Tables<V>::elementwise,
+                        Tables<V>::hadamard,
                         Tables<V>::lerp,
                         Tables<V>::norm,
                         Tables<V>::pack,
                         Tables<V>::pool,
                         Tables<V>::reduce,
+                        Tables<V>::rotary,
                         Tables<V>::softmax,
                         Tables<V>::table};
 

@@ -20,11 +20,13 @@ const Isa neondot_isa = {"neondot",
                         dense,
                         depthwise,
                         Tables<V>::elementwise,
+                        Tables<V>::hadamard,
                         Tables<V>::lerp,
                         Tables<V>::norm,
                         Tables<V>::pack,
                         Tables<V>::pool,
                         Tables<V>::reduce,
+                        Tables<V>::rotary,
                         Tables<V>::softmax,
                         Tables<V>::table};
 

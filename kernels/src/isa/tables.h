@@ -3,11 +3,13 @@
 #define MULSHIFT_SRC_ISA_TABLES_H
 
 #include "../elementwise.h"
+#include "../hadamard.h"
 #include "../lerp.h"
 #include "../norm.h"
 #include "../pack.h"
 #include "../pool.h"
 #include "../reduce.h"
+#include "../rotary.h"
 #include "../softmax.h"
 #include "../table.h"
 
@@ -17,13 +19,15 @@ template <class V>
 struct Tables {
   static constexpr ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add,
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
+  static constexpr HadamardKernels hadamard = {Hadamard<V>::group};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
   static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
   static constexpr PackKernels pack = {Pack<V>::rows, Pack<V>::columns};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
+  static constexpr RotaryKernels rotary = {Rotary<V>::within, Rotary<V>::row};
   static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
-  static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words};
+  static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 };
 
 }  // namespace mulshift

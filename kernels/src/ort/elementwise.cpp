@@ -10,6 +10,8 @@ int64_t farthest(Type type, int32_t zero_point) {
 
 void Dyadics::read(Node& node, size_t b_input, int64_t bound, const Output& out) {
   input_ = b_input;
+  bound_ = bound;
+  near_ = fits_zero_point(out);
   const Tensor b = node.constant_or_none(b_input, "b"), c = node.constant_or_none(b_input + 1, "c");
   node.check_dyadic(b, c);
   if (!node.ok() || !b.data || !c.data) return;
@@ -34,7 +36,7 @@ void Dyadics::read(Node& node, size_t b_input, int64_t bound, const Output& out)
     bs[i] = b.as<int32_t>()[at[0]];
     cs[i] = c.as<int32_t>()[at[1]];
   }
-  if (fits_zero_point(out)) ratio_ = find_ratio_of_all(bound, bs, cs, n);
+  if (near_) ratio_ = find_ratio_of_all(bound, bs, cs, n);
 }
 
 bool Dyadics::get(Call& call, Tensor* b, Tensor* c) const {
@@ -48,6 +50,19 @@ bool Dyadics::get(Call& call, Tensor* b, Tensor* c) const {
   if (!call.ok()) return false;
   const char* wrong = wrong_dyadic(b->as<int32_t>(), b->shape.count(), c->as<int32_t>(), c->shape.count());
   return wrong ? call.fail("%s", wrong) : true;
+}
+
+Way Dyadics::way(const Tensor& b, const Tensor& c) const {
+  if (constant_ || !near_) return ratio_.way;
+  int32_t multiplier = 0, shift = kMinShift;
+  for (size_t i = 0; i < b.shape.count(); ++i) {
+    if (b.as<int32_t>()[i] > multiplier) multiplier = b.as<int32_t>()[i];
+  }
+  for (size_t i = 0; i < c.shape.count(); ++i) {
+    if (c.as<int32_t>()[i] > shift) shift = c.as<int32_t>()[i];
+  }
+  const bool narrow = shift <= 31 && bound_ * multiplier + (int64_t{1} << (shift - 1)) < (int64_t{1} << 31);
+  return narrow ? Way::low : Way::any;
 }
 
 void infer_with_constants(const Inference& inference) {

@@ -24,11 +24,14 @@ class Dyadics {
   bool get(Call& call, Tensor* b, Tensor* c) const;
 
   const Ratio& ratio() const { return ratio_; }
+  // The way for these operands: of the constants, or Way::low where computed ones allow it.
+  Way way(const Tensor& b, const Tensor& c) const;
 
  private:
   size_t input_ = 0;
   Ratio ratio_;
-  bool constant_ = false;
+  int64_t bound_ = INT32_MAX;
+  bool constant_ = false, near_ = false;
   Shape shape_;
   Buffer b_, c_;
 };

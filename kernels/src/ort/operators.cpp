@@ -10,6 +10,7 @@ Kernel* make_add();
 Kernel* make_affine();
 Kernel* make_layer_norm();
 Kernel* make_attention();
+Kernel* make_hadamard();
 Kernel* make_lerp();
 Kernel* make_masked_attention();
 Kernel* make_matmul();
@@ -19,6 +20,7 @@ Kernel* make_reduce_mean();
 Kernel* make_requantize();
 Kernel* make_rms_norm();
 Kernel* make_row_quantize();
+Kernel* make_rotary();
 Kernel* make_softmax();
 Kernel* make_table();
 
@@ -41,6 +43,7 @@ const Operator rows[] = {
     {"Affine", make_affine, 5, {kSmall, S32, S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"LayerNorm", make_layer_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
     {"Attention", make_attention, 3, {U8, S8, S8}, 1, {kDtype}, infer_attention},
+    {"Hadamard", make_hadamard, 2, {kSmall, S8}, 1, {kDtype}, infer_same},
     {"Lerp", make_lerp, 5, {kSmall | S32, S64, S64, S32, S32}, 1, {always(Type::s32)}, infer_lerp},
     {"MaskedAttention", make_masked_attention, 4, {U8, S8, S8, BOOL}, 1, {kDtype}, infer_attention},
     {"MatMul", make_matmul, 4, {U8, S8, S32, S32}, 1, {kDtype}, infer_matmul},
@@ -50,8 +53,9 @@ const Operator rows[] = {
     {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"RmsNorm", make_rms_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
     {"RowQuantize", make_row_quantize, 1, {kSmall}, 2, {always(Type::u8), always(Type::s32)}, infer_row_quantize},
+    {"RotaryEmbedding", make_rotary, 3, {kSmall, S16, S16}, 1, {kDtype}, infer_same},
     {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
-    {"Table", make_table, 2, {U8 | S8, kSmall}, 1, {as_input(1)}, infer_same},
+    {"Table", make_table, 2, {kSmall, kSmall}, 1, {as_input(1)}, infer_same},
 };
 
 }  // namespace

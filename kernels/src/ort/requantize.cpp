@@ -24,8 +24,10 @@ class Requantize final : public Kernel {
     const Tensor x = call.input(0, "x");
     Tensor b, c;
     if (!call.ok() || !dyadics_.get(call, &b, &c)) return false;
-    const auto kernel = fits_lanes(spec_.way, spec_.out) ? isa()->elementwise.requantize : exact_elementwise.requantize;
-    return run_elementwise(call, {x, b, c}, spec_, kernel);
+    RequantizeSpec spec = spec_;
+    spec.way = dyadics_.way(b, c);
+    const auto kernel = fits_lanes(spec.way, spec.out) ? isa()->elementwise.requantize : exact_elementwise.requantize;
+    return run_elementwise(call, {x, b, c}, spec, kernel);
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace mulshift {
 namespace avx2 {
@@ -111,6 +112,14 @@ struct V {
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
     add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));
+    return sum;
+  }
+  static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
+    int32_t pair;
+    std::memcpy(&pair, x, sizeof(pair));
+    const __m256i pairs = _mm256_set1_epi32(pair);
+    add_in_place(sum.lo, _mm256_madd_epi16(pairs, read256(w)));
+    add_in_place(sum.hi, _mm256_madd_epi16(pairs, read256(w + 16)));
     return sum;
   }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "x86.h"
 
@@ -84,6 +85,11 @@ struct V {
   }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
+  }
+  static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
+    int32_t pair;
+    std::memcpy(&pair, x, sizeof(pair));
+    return {_mm512_dpwssd_epi32(sum.v, _mm512_set1_epi32(pair), _mm512_loadu_si512(w))};
   }
 
   // Upper halves of b are zero, so those of the products are.

@@ -100,6 +100,17 @@ struct V {
     }
     return sum;
   }
+  static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
+    const int16x4_t first = vdup_n_s16(x[0]), second = vdup_n_s16(x[1]), x4 = vzip1_s16(first, second);
+    const int16x8_t a = vcombine_s16(x4, x4);
+    for (int i = 0; i < 4; ++i) {
+      const int16x8_t b = vld1q_s16(w + 8 * i);
+      const int32x4_t low = vmull_s16(x4, vget_low_s16(b));
+      const uint32x4_t pairs = vreinterpretq_u32_s32(vpaddq_s32(low, vmull_high_s16(a, b)));
+      sum.v[i] = vreinterpretq_s32_u32(vaddq_u32(vreinterpretq_u32_s32(sum.v[i]), pairs));
+    }
+    return sum;
+  }
 
   static V high16(V a, V b) {
     return a.each(b, [](int32x4_t x, int32x4_t y) {

@@ -102,6 +102,12 @@ struct V {
     }
     return sum;
   }
+  // The same with one pair x for all lanes; x: [2], w: [16][2].
+  static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
+    int16_t pairs[32];
+    for (int i = 0; i < 32; ++i) pairs[i] = x[i % 2];
+    return multiply_pairs(sum, pairs, w);
+  }
 
   // Floor of (a mod 2^16) * b / 2^16; 0 <= b < 2^16.
   static V high16(V a, V b) {
