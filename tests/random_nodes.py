@@ -318,8 +318,9 @@ def _affine(rng: Rng) -> Node:
 
 
 def _table(rng: Rng) -> Node:
-    dtype, entries, shape = _pick(rng, [U8, S8]), _pick(rng, [U8, S8, S16]), _shapes(rng)
-    return Node("Table", {}, {1: integers(rng, entries, (256,))}, lambda r: {0: integers(r, dtype, shape(r))})
+    dtype, entries, shape = _pick(rng, [U8, S8, S16]), _pick(rng, [U8, S8, S16]), _shapes(rng)
+    size = 2 ** (8 * dtype().itemsize)
+    return Node("Table", {}, {1: integers(rng, entries, (size,))}, lambda r: {0: integers(r, dtype, shape(r))})
 
 
 def _reduce_mean(rng: Rng) -> Node:

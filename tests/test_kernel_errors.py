@@ -55,6 +55,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Affine", [X, S32([1, 1]), ONE, ONE, TWO], REQUANTIZE, "do not broadcast"),
     ("Table", [X, TABLE[:255]], {}, "table must have 256 elements"),
     ("Table", [X, TABLE.reshape(2, 128)], {}, "table must have 256 elements"),
+    ("Table", [X.astype(S16), TABLE], {}, "table must have 65536 elements"),
     ("ReduceMean", [X, np.array([2], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
     ("ReduceMean", [X, np.array([-3], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
     ("ReduceMean", [X, np.array([1, -1], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
@@ -210,7 +211,7 @@ def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[s
     ("op", "inputs", "attributes"),
     [
         ("Add", [X, X.astype(np.float32)], ADD),
-        ("Table", [X.astype(S16), TABLE], {}),
+        ("Table", [X.astype(S32), TABLE], {}),
         ("Requantize", [X, ONE.astype(np.int64), TWO], REQUANTIZE),
         ("ReduceMean", [X, AXIS.astype(S32)], MEAN),
         ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),

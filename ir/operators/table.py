@@ -1,7 +1,7 @@
-"""Table: any unary function of an 8-bit tensor as 256 entries, `y = table[x]` (ARITHMETIC.md section 4).
+"""Table: any unary function of a tensor as one entry for each integer, `y = table[x]` (ARITHMETIC.md section 4).
 
-x: u8 or s8, any shape; table: [256] of u8, s8 or s16, ordered by the *bits* of x, so entry 255 belongs to s8 -1: ONNX
-Gather counts negative indices from the end.
+x: u8, s8 or s16, any shape; table: [256], [65536] for s16, of u8, s8 or s16, ordered by the *bits* of x, so that the
+last entry belongs to -1: ONNX Gather counts negative indices from the end.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ const Operator rows[] = {
     {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"RmsNorm", make_rms_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
     {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
-    {"Table", make_table, 2, {U8 | S8, kSmall}, 1, {as_input(1)}, infer_same},
+    {"Table", make_table, 2, {kSmall, kSmall}, 1, {as_input(1)}, infer_same},
 };
 
 }  // namespace
