@@ -1,6 +1,7 @@
 // y = table[x] by the bits of x.
 //
-// Layouts    x: n bytes; table: 256 entries; y: n entries. Bytes go in, bytes or 16-bit words come out.
+// Layouts    x: n bytes; table: 256 entries; y: n entries. Bytes go in, bytes or 16-bit words come out;
+//            y may be x.
 #ifndef MULSHIFT_SRC_TABLE_H
 #define MULSHIFT_SRC_TABLE_H
 
