@@ -22,7 +22,6 @@ from mulshift.passes.kernels.epilogue import fuse_epilogues
 from mulshift.passes.kernels.movers import MOVERS
 from mulshift.passes.kernels.products import PRODUCTS
 from mulshift.passes.kernels.relayout import Relayout, StaysError
-from mulshift.passes.kernels.signs import make_signed
 
 
 @dataclass
@@ -41,7 +40,6 @@ class FuseKernels(Pass):
             self._visit(state, node)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)  # a dead Transpose is a reader too
-        make_signed(self, model.graph)
         fuse_epilogues(self, model.graph)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)
