@@ -57,6 +57,7 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Table", [X.astype(S16), TABLE], {}, "table must have 65536 elements"),
     ("Table", [X, np.zeros(65536, U8)], {}, "table must have 256 elements"),
     ("Table", [X, TABLE.reshape(2, 128)], {}, "table must have 256 elements"),
+    ("Table", [X.astype(S16), TABLE], {}, "table must have 65536 elements"),
     ("ReduceMean", [X, np.array([2], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
     ("ReduceMean", [X, np.array([-3], np.int64)], MEAN, "axes do not fit the 2 axes of x"),
     ("ReduceMean", [X, np.array([1, -1], np.int64)], MEAN, "axes do not fit the 2 axes of x"),

@@ -192,11 +192,12 @@ def test_affine(seed: int, kind: tuple[Any, int, int], dtype: Any, z: int) -> No
     check("Affine", [x, w, bias, b, c], {"x_zero_point": int(integers(rng, dtype, 1)[0]), **output(kind, z)})
 
 
-@pytest.mark.parametrize("dtype", [U8, S8])
+@pytest.mark.parametrize("dtype", [U8, S8, S16])
 @pytest.mark.parametrize("entries", [U8, S8, S16])
 def test_table_is_ordered_by_bits(dtype: Any, entries: Any) -> None:
-    table = integers(np.random.default_rng(1), entries, 256)
-    x = np.arange(256).astype(U8).view(dtype).reshape(2, 128)
+    size = 2 ** (8 * dtype().itemsize)
+    table = integers(np.random.default_rng(1), entries, size)
+    x = np.arange(size).astype(f"u{dtype().itemsize}").view(dtype).reshape(2, -1)
     got = check("Table", [x, table], {})
     assert np.array_equal(got.reshape(-1), table)
 

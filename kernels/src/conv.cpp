@@ -5,6 +5,7 @@
 
 #include "isa.h"
 #include "queue.h"
+#include "table.h"
 
 namespace mulshift {
 
@@ -46,18 +47,6 @@ bool is_padded_with_zeros(const ConvSpec& spec) {
   return true;
 }
 
-// Whether no two weights that vpmaddubsw adds can leave 16 bits: 255 * 128 <= 32767 on either side.
-bool pair_safe(const ConvSpec& spec) {
-  const size_t panels = (spec.outputs / spec.groups + kPanel - 1) / kPanel;
-  const size_t pairs = spec.groups * panels * spec.k4() * kPanel * 2;
-  for (size_t i = 0; i < pairs; ++i) {
-    const int a = spec.packed[2 * i], b = spec.packed[2 * i + 1];
-    const int above = (a > 0 ? a : 0) + (b > 0 ? b : 0), below = (a < 0 ? a : 0) + (b < 0 ? b : 0);
-    if (above > 128 || below < -128) return false;
-  }
-  return true;
-}
-
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 // The i-th of `parts` nearly equal parts of [0, total).
@@ -67,6 +56,7 @@ size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (
 struct Job {
   const ConvSpec& spec;
   const Dense& dense;
+  const Fours& fours;
   const Columns& columns;
   const Stages& stages;
   const Image& image;
@@ -196,7 +186,7 @@ size_t rows_at_once(const Dense& dense, size_t stride) {
 void multiply_block(const Dense& dense, Product product, const void* b, size_t k4, const Stages& stages,
                     const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
   const size_t b_of_k4 = product.b_stride / (k4 ? k4 : 1), most = kPartBytes / (b_of_k4 ? b_of_k4 : 1);
-  const size_t parts = k4 ? divide_up(k4, most) : 1;
+  const size_t parts = k4 && !product.runs.first ? divide_up(k4, most) : 1;  // runs are of all of k
   const char* a = static_cast<const char*>(product.a);
   product.init = stages.bias;
   for (size_t i = 0; i < parts; ++i) {
@@ -213,6 +203,28 @@ void multiply_block(const Dense& dense, Product product, const void* b, size_t k
     product.init_stride = width;
   }
   isa()->dense.finish(epilogue, acc, width, product.rows, first_row, first_column, product.columns);
+}
+
+// Whether u8 is stored first and changed byte by byte while it is in the cache: the fastest kernels store u8.
+bool is_changed_later(const Stages& stages) { return ends_in_byte_table(stages) || ends_in_signed_bytes(stages); }
+
+Stages before_change(const Stages& stages) {
+  Stages s = stages;
+  s.table = nullptr;
+  if (s.first.type == Type::s8) s.first = {s.first.zero_point + 128, s.first.low + 128, s.first.high + 128, Type::u8};
+  return s;
+}
+
+void change(const Stages& stages, uint8_t* y, size_t n) {
+  if (stages.table) return isa()->table.bytes(y, n, static_cast<const uint8_t*>(stages.table->entries), y);
+  constexpr uint64_t kTops = 0x8080808080808080;
+  size_t i = 0;
+  for (uint64_t eight; i + 8 <= n; i += 8) {
+    std::memcpy(&eight, y + i, 8);
+    eight ^= kTops;
+    std::memcpy(y + i, &eight, 8);
+  }
+  for (; i < n; ++i) y[i] = static_cast<uint8_t>(y[i] ^ 0x80);
 }
 
 struct Scratch {
@@ -253,7 +265,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   product.a_stride = stride;
   product.b_stride = k4 * kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
   product.columns = columns;
-  const Epilogue epilogue = epilogue_of(job, stages, group);
+  product.runs = job.fours.runs(group * panels + p0);
+  const bool is_changed = is_changed_later(stages);
+  const Stages stored = is_changed ? before_change(stages) : stages;
+  const Epilogue epilogue = epilogue_of(job, stored, group);
   const size_t blocks = divide_up(m1 - m0, most);
   for (size_t i = 0; i < blocks; ++i) {
     const size_t first = m0 + part(m1 - m0, blocks, i);
@@ -264,7 +279,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
     } else {
       load_block(job, group, first, product.rows, block, stride);
     }
-    multiply_block(dense, product, b, k4, from_column(stages, first_column), epilogue, first, first_column, acc, width);
+    multiply_block(dense, product, b, k4, from_column(stored, first_column), epilogue, first, first_column, acc, width);
+    if (!is_changed) continue;
+    uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first * epilogue.stride + first_column;
+    for (size_t r = 0; r < product.rows; ++r, y += epilogue.stride) change(stages, y, columns);
   }
   return true;
 }
@@ -301,7 +319,8 @@ const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
   if (!is_padded_with_zeros(spec)) return "w is not zero where it is padding";
   const DenseKernels& kernels = isa()->dense;
-  dense_ = kernels.pair_safe.multiply && pair_safe(spec) ? &kernels.pair_safe : &kernels.any;
+  const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
+  dense_ = fours_.choose(kernels, spec.packed, panels, spec.k4());
   if (Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
   return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec_);
 }
@@ -317,7 +336,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const Dense& few = isa()->dense.few;
   const bool is_few = rows <= kFewRows && few.multiply && few.held == dense_->held;
   const Dense& dense = is_few ? few : *dense_;
-  Job job = {spec_, dense, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
+  Job job = {spec_, dense, fours_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
   run_queue(parallel, spec_.groups * job.panel_blocks * job.row_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;

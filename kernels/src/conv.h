@@ -14,6 +14,7 @@
 #include "columns.h"
 #include "dense.h"
 #include "epilogue.h"
+#include "fours.h"
 #include "tensor.h"
 #include "winograd.h"
 
@@ -59,6 +60,7 @@ class Conv {
  private:
   ConvSpec spec_;
   const Dense* dense_ = nullptr;
+  Fours fours_;
   Columns columns_;
   Winograd winograd_;
 };

@@ -32,6 +32,13 @@ inline int32_t left_of(Held held, int32_t x_zero_point) {
   return held == Held::raw ? x_zero_point : held == Held::centred ? 0 : x_zero_point - 128;
 }
 
+// Which steps of a panel (a step: four k) can be taken two at a time: their number, that of the others, and so on in turns;
+// 2 * sum = k4, a last odd step belongs to none.
+struct Runs {
+  const uint32_t* first = nullptr;   // of each panel, where its counts begin; null where a product has no runs
+  const uint16_t* counts = nullptr;
+};
+
 struct Product {
   const void* a;
   size_t a_stride;
@@ -40,6 +47,7 @@ struct Product {
   size_t k4, columns, rows;
   const int32_t* init;
   size_t init_stride;  // 0: the same bias for every row
+  Runs runs = {};
 };
 
 struct Windows {
@@ -79,6 +87,9 @@ struct DenseKernels {
   // Weights whose neighbours along k never add up to more than 128 on one side: 255 * (w0 + w1) fits 16 bits.
   // multiply is null where the instruction set gains nothing by it.
   Dense pair_safe;
+  // Weights of which most neighbours, of two steps at a time, fit 16 bits: `runs` of the product says which. `fours` for
+  // weights that are pair_safe too, `any_fours` for all others. multiply is null likewise.
+  Dense fours, any_fours;
   // At most kFewRows rows: weights are used too seldom to be expanded first. Takes the same a as `any`; null likewise.
   Dense few;
 

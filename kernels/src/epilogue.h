@@ -72,6 +72,14 @@ inline Stages from_column(const Stages& stages, size_t column) {
   return s;
 }
 
+// Whether a table of bytes is all that follows a first stage of bytes: it can be looked up where they are stored.
+inline bool ends_in_byte_table(const Stages& s) {
+  return s.table && size_of(s.table->type) == 1 && s.first.type == Type::u8 && !s.add && !s.again;
+}
+
+// Whether signed bytes are all there is: u8 less 128, which is one bit of each.
+inline bool ends_in_signed_bytes(const Stages& s) { return s.first.type == Type::s8 && !s.add && !s.table && !s.again; }
+
 // Whether the first stage is all there is, gives u8, and fits 32 bits: what the ..._to_bytes kernels do at once. They store
 // whole panels.
 inline bool is_plain(const Stages& s, size_t columns) {

@@ -1,6 +1,7 @@
 // y = table[x] by the bits of x.
 //
 // Layouts    x: n elements of 8 or (wide) 16 bits; table: 2^8 or 2^16 entries; y: n entries, bytes or 16-bit words.
+//            Of 8-bit x and bytes, y may be x.
 #ifndef MULSHIFT_SRC_TABLE_H
 #define MULSHIFT_SRC_TABLE_H
 

@@ -57,6 +57,10 @@ int8_t weight(int kind) {
       return static_cast<int8_t>(draw(-64, 64));  // what vpmaddubsw takes exactly
     case 2:
       return static_cast<int8_t>(draw(-1, 1));
+    case 3:
+      return static_cast<int8_t>(one_in(100) ? draw(-64, 64) : draw(-31, 32));  // and most fours
+    case 4:
+      return static_cast<int8_t>(one_in(1000) ? draw(-128, 127) : pick({-32, 0, 32}));
     default:
       return static_cast<int8_t>(pick({-128, -127, 0, 127}));
   }
@@ -76,7 +80,7 @@ void draw_weights(Case* c) {
   const size_t per_group = s.outputs / s.groups, panels = (per_group + 15) / 16;
   const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
   c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
-  const int kind = draw(0, 3), largest = one_in(3) ? pick({-128, 127}) : 0;
+  const int kind = draw(0, 5), largest = one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
   for (size_t g = 0; g < groups; ++g) {
     for (size_t n = 0; n < columns; ++n) {
       ColumnSums sums = {0, 0};
@@ -186,11 +190,26 @@ const char* first_way(const Case& c, const ColumnInputs& inputs) {
   return name(columns.of_group(c.stages, 0).ways[0].way);
 }
 
+// What Fours makes of the weights, for an instruction set that has all ways.
+const char* best_way(const Case& c) {
+  DenseKernels all = {};
+  const auto multiply = [](const Product&, int32_t*, size_t) {};
+  all.any.multiply = all.pair_safe.multiply = all.fours.multiply = all.any_fours.multiply = multiply;
+  Fours fours;
+  const ConvSpec& s = c.spec;
+  const Dense* best = fours.choose(all, s.packed, s.groups * ((s.outputs / s.groups + 15) / 16), s.k4());
+  const bool mixed = fours.runs(0).first && c.w.size() && fours.runs(0).counts[0] < s.k4() / 2;
+  if (best == &all.fours) return mixed ? "some fours of pairs" : "fours of pairs";
+  if (best == &all.any_fours) return mixed ? "some fours" : "fours";
+  return best == &all.pair_safe ? "pairs" : "singles";
+}
+
 void print(const Case& c, const ColumnInputs& inputs) {
   const ConvSpec& s = c.spec;
   const Window& v = s.window;
   std::printf(" %zux%zu kernel, %zu groups of %zu to %zu, %zux%zux%zu, first %s", v.h, v.w, s.groups, s.channels, s.outputs,
               c.image.count, c.image.h, c.image.w, first_way(c, inputs));
+  if (!c.depthwise) std::printf(", %s", best_way(c));
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));

@@ -15,6 +15,8 @@ from mulshift.ir.operators.packed import PRODUCTS
 from mulshift.passes.base import Pass
 from mulshift.passes.shape_values import dims_of
 
+_BYTES = (ir.DataType.UINT8, ir.DataType.INT8)
+
 
 @dataclass
 class _Step:
@@ -76,11 +78,11 @@ def _add(product: ir.Node, node: ir.Node, t: ir.Value) -> _Step | None:
 
 
 def _table(product: ir.Node, node: ir.Node, t: ir.Value) -> _Step | None:
-    """A constant table of 256 entries, indexed by the result so far."""
+    """A constant table, indexed by the 8-bit result so far."""
     table = node.inputs[1]
-    entries = constant(table)
-    if table is None or node.inputs[0] is not t or entries is None or entries.size != 256 or table.dtype is None:
+    if table is None or node.inputs[0] is not t or constant(table) is None or t.dtype not in _BYTES:
         return None
+    assert table.dtype is not None
     return _Step(node, [table], {"table_dtype": int(table.dtype)})
 
 

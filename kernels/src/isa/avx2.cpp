@@ -12,7 +12,8 @@ namespace {
 
 using V = avx2::V;
 
-const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
+const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFours<avx2::SlowU8>,
+                            avx2::kFours<avx2::SlowS16>, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};

@@ -2,7 +2,9 @@
 //
 // vpmaddubsw adds two u8 * s8 products in 16 bits and saturates: 255 * 127 * 2 does not fit. So weights and activations
 // go to 16 bits and vpmaddwd adds two products in 32 bits: 16 multiply-accumulates in two instructions. Where no pair of
-// neighbouring weights can leave 16 bits (pair_safe), vpmaddubsw is exact and saves a quarter of the instructions.
+// neighbouring weights can leave 16 bits (pair_safe), vpmaddubsw is exact and saves a quarter of the instructions. Where no
+// four can (fours), two of its results are added in 16 bits before they are widened, which saves another quarter of the
+// multiplications; steps that do not fit take their time.
 #ifndef MULSHIFT_SRC_ISA_AVX2_DENSE_H
 #define MULSHIFT_SRC_ISA_AVX2_DENSE_H
 
@@ -98,6 +100,7 @@ struct Tile {
   size_t k4;
   const int32_t* init;
   size_t init_stride;
+  const uint16_t* run;  // of the panel, see Runs
 };
 
 template <class Step, size_t ROWS, bool HALF>
@@ -123,12 +126,99 @@ __attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size
   for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
 }
 
+// One step, pair_safe.
+struct SlowU8 {
+  template <size_t ROWS>
+  static void add(const char* a, size_t a_stride, const char* b, __m256i* low, __m256i* high) {
+    const __m256i b0 = read(b), b1 = read(b + 32);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < ROWS; ++r) {
+      const __m256i x = broadcast(a + r * a_stride);
+      StepU8::add(low[r], x, b0);
+      StepU8::add(high[r], x, b1);
+    }
+  }
+};
+// One step of any weights: even and odd k apart, in 16 bits.
+struct SlowS16 {
+  template <size_t ROWS>
+  static void add(const char* a, size_t a_stride, const char* b, __m256i* low, __m256i* high) {
+    half<ROWS>(a, a_stride, read(b), low);
+    half<ROWS>(a, a_stride, read(b + 32), high);
+  }
+
+ private:
+  template <size_t ROWS>
+  static void half(const char* a, size_t a_stride, __m256i b, __m256i* sums) {
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), odd = _mm256_srai_epi16(b, 8);
+#pragma GCC unroll 4
+    for (size_t r = 0; r < ROWS; ++r) {
+      const __m256i x = broadcast(a + r * a_stride);
+      StepS16::add(sums[r], _mm256_and_si256(x, _mm256_set1_epi16(255)), even);
+      StepS16::add(sums[r], _mm256_srli_epi16(x, 8), odd);
+    }
+  }
+};
+
+// Two steps at once: vpmaddubsw of each, added in 16 bits. All 16 registers of a tile of four rows are taken.
+inline void add_two(__m256i& low, __m256i& high, const char* a, __m256i b00, __m256i b01, __m256i b10, __m256i b11) {
+  __m256i p, q, x, y;
+  asm volatile(
+      "vpbroadcastd %6, %4\n\t"
+      "vpbroadcastd %7, %5\n\t"
+      "vpmaddubsw %8, %4, %2\n\t"
+      "vpmaddubsw %9, %4, %3\n\t"
+      "vpmaddubsw %10, %5, %4\n\t"
+      "vpmaddubsw %11, %5, %5\n\t"
+      "vpaddw %4, %2, %2\n\t"
+      "vpaddw %5, %3, %3\n\t"
+      "vpmaddwd %12, %2, %2\n\t"
+      "vpmaddwd %12, %3, %3\n\t"
+      "vpaddd %2, %0, %0\n\t"
+      "vpaddd %3, %1, %1"
+      : "+x"(low), "+x"(high), "=&x"(p), "=&x"(q), "=&x"(x), "=&x"(y)
+      : "m"(*reinterpret_cast<const char(*)[4]>(a)), "m"(*reinterpret_cast<const char(*)[4]>(a + 4)), "x"(b00), "x"(b01),
+        "x"(b10), "x"(b11), "m"(StepU8::kOnes));
+}
+
+template <class Slow, size_t ROWS>
+__attribute__((noinline)) void by_runs(const Tile& t, int32_t* acc, size_t stride) {
+  const char *a = t.a, *b = t.b;
+  const size_t a_stride = t.a_stride;
+  __m256i low[ROWS], high[ROWS];
+#pragma GCC unroll 4
+  for (size_t r = 0; r < ROWS; ++r) {
+    low[r] = read(t.init + r * t.init_stride);
+    high[r] = read(t.init + r * t.init_stride + 8);
+  }
+  const uint16_t* run = t.run;
+  for (size_t left = t.k4 / 2; left;) {
+    size_t count = *run++;
+    left -= count;
+    for (; count; --count, b += 128, a += 8) {
+      const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
+#pragma GCC unroll 4
+      for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a + r * a_stride, b00, b01, b10, b11);
+    }
+    if (!left) break;
+    count = *run++;
+    left -= count;
+    for (; count; --count, b += 128, a += 8) {
+      Slow::template add<ROWS>(a, a_stride, b, low, high);
+      Slow::template add<ROWS>(a + 4, a_stride, b + 64, low, high);
+    }
+  }
+  if (t.k4 % 2) Slow::template add<ROWS>(a, a_stride, b, low, high);
+#pragma GCC unroll 4
+  for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
+}
+
 // y at the tile's first column. The sums go through the first-level cache: with the epilogue in the same function, gcc 12
 // does not keep them in registers.
-template <class Step, Way WAY, size_t ROWS>
+template <void (*SUMS)(const Tile&, int32_t*, size_t), Way WAY, size_t ROWS>
 __attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
   alignas(32) int32_t sums[ROWS * kPanel];
-  to_accumulators<Step, ROWS, false>(t, sums, kPanel);
+  SUMS(t, sums, kPanel);
   const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
   const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
   const auto at = [&](size_t r) { return scaling(V::load(sums + r * kPanel)); };
@@ -145,20 +235,29 @@ constexpr Accumulate kAccumulate[6] = {to_accumulators<Step, 1, HALF>, to_accumu
                                        to_accumulators<Step, 3, HALF>, to_accumulators<Step, 4, HALF>,
                                        to_accumulators<Step, 5, HALF>, to_accumulators<Step, 6, HALF>};
 template <class Step, Way WAY>
-constexpr ToBytes kToBytes[6] = {to_bytes<Step, WAY, 1>, to_bytes<Step, WAY, 2>, to_bytes<Step, WAY, 3>,
-                                 to_bytes<Step, WAY, 4>, to_bytes<Step, WAY, 5>, to_bytes<Step, WAY, 6>};
+constexpr ToBytes kToBytes[6] = {
+    to_bytes<to_accumulators<Step, 1, false>, WAY, 1>, to_bytes<to_accumulators<Step, 2, false>, WAY, 2>,
+    to_bytes<to_accumulators<Step, 3, false>, WAY, 3>, to_bytes<to_accumulators<Step, 4, false>, WAY, 4>,
+    to_bytes<to_accumulators<Step, 5, false>, WAY, 5>, to_bytes<to_accumulators<Step, 6, false>, WAY, 6>};
+
+template <class Slow>
+constexpr Accumulate kByRuns[4] = {by_runs<Slow, 1>, by_runs<Slow, 2>, by_runs<Slow, 3>, by_runs<Slow, 4>};
+template <class Slow, Way WAY>
+constexpr ToBytes kByRunsToBytes[4] = {to_bytes<by_runs<Slow, 1>, WAY, 1>, to_bytes<by_runs<Slow, 2>, WAY, 2>,
+                                       to_bytes<by_runs<Slow, 3>, WAY, 3>, to_bytes<by_runs<Slow, 4>, WAY, 4>};
 
 // One panel of weights stays in the first-level cache while the rows go by. Rows are cut into nearly equal tiles: 7 into
 // 4 and 3, not into 6 and 1.
-template <class F>
+template <size_t MOST, class F>
 inline void each_tile(const Product& p, const F& run) {
-  const size_t tiles = (p.rows + 5) / 6;
+  const size_t tiles = (p.rows + MOST - 1) / MOST;
   for (size_t n = 0; n < p.columns; n += kPanel) {
     const char* b = static_cast<const char*>(p.b) + n / kPanel * p.b_stride;
+    const uint16_t* counts = p.runs.first ? p.runs.counts + p.runs.first[n / kPanel] : nullptr;
     for (size_t t = 0, first = 0; t < tiles; ++t) {
       const size_t rows = (p.rows - first + (tiles - t) - 1) / (tiles - t);
       const char* a = static_cast<const char*>(p.a) + first * p.a_stride;
-      run(Tile{a, p.a_stride, b, p.k4, p.init + first * p.init_stride + n, p.init_stride}, rows, first, n);
+      run(Tile{a, p.a_stride, b, p.k4, p.init + first * p.init_stride + n, p.init_stride, counts}, rows, first, n);
       first += rows;
     }
   }
@@ -166,7 +265,7 @@ inline void each_tile(const Product& p, const F& run) {
 
 template <class Step>
 inline void multiply(const Product& p, int32_t* acc, size_t stride) {
-  each_tile(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
     const auto& run = p.columns - n > kPanel / 2 ? kAccumulate<Step, false> : kAccumulate<Step, true>;
     run[rows - 1](tile, acc + m * stride + n, stride);
   });
@@ -174,9 +273,25 @@ inline void multiply(const Product& p, int32_t* acc, size_t stride) {
 
 template <class Step>
 inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  each_tile(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
     const bool low = stages.ways[n / kPanel].way == Way::low;
     const auto& run = low ? kToBytes<Step, Way::low> : kToBytes<Step, Way::high>;
+    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
+  });
+}
+
+template <class Slow>
+inline void multiply_runs(const Product& p, int32_t* acc, size_t stride) {
+  each_tile<4>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+    kByRuns<Slow>[rows - 1](tile, acc + m * stride + n, stride);
+  });
+}
+
+template <class Slow>
+inline void multiply_runs_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
+  each_tile<4>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+    const bool low = stages.ways[n / kPanel].way == Way::low;
+    const auto& run = low ? kByRunsToBytes<Slow, Way::low> : kByRunsToBytes<Slow, Way::high>;
     run[rows - 1](tile, stages, n, y + m * stride + n, stride);
   });
 }
@@ -239,6 +354,9 @@ constexpr Dense kDense = {kRows,        2,          Held::centred, expand, 2, lo
                           multiply_to_bytes<StepS16>};
 constexpr Dense kPairSafe = {kRows,       1,          Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply<StepU8>,
                              multiply_to_bytes<StepU8>};
+template <class Slow>
+constexpr Dense kFours = {4,       1,          Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply_runs<Slow>,
+                          multiply_runs_to_bytes<Slow>};
 constexpr Dense kFew = {kFewRows, 2, Held::centred, nullptr, 1, load_row_s16, load_windows_s16, multiply_few, nullptr};
 
 }  // namespace avx2

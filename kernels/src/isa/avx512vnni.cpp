@@ -10,7 +10,7 @@ namespace {
 
 using V = avx512::V;
 
-const DenseKernels dense = {avx512::kDense, {}, {}, nullptr, Finish<V>::run};
+const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

@@ -10,7 +10,7 @@ namespace {
 
 using V = neon::V;
 
-const DenseKernels dense = {neon::kDense, {}, {}, nullptr, Finish<V>::run};
+const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 
