@@ -65,7 +65,8 @@ SmolLM2 layers, 1 token: the linear layers, norms and products of 12 decoder lay
 ONNX Runtime int8: the fastest of QDQ u8 x s8 per channel (all operators, or products only) and dynamic per channel;
   OpenVINO int8: NNCF, preset MIXED, model_type TRANSFORMER. Minimum over processes, all sides in one run.
 Speed: the recipe's operators with the least tuning, since most weights are random; accuracy: the recipe as it is.
-Without VNNI ours is the recipe ...-reduce-range, weights within +-64."""
+Without VNNI ours is, for speed alone, the recipe ...-reduce-range, weights within +-64.
+SmolLM2: recipe int8-per-token."""
 
 
 class Step:

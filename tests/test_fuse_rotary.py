@@ -120,6 +120,12 @@ def test_constant_cosines_need_no_positions() -> None:
     Canonicalize()(built)
     apply(Fuse(), built, X)
     assert ops(built) == ["MatMul", "Reshape", "RotaryEmbedding", "Reshape"]
+    (exact,) = by_ort(built, X)
+    Calibrate(samples=[X])(built)
+    InsertFakeQuant()(built)
+    ToInteger(float_islands="forbid")(built)
+    (got,) = by_ort(built, X)
+    assert np.abs(got - exact).max() < 4 * 2 * np.abs(exact).max() / 255  # x in 8 bits, weights in 8, a turn in 16
 
 
 # It leaves these alone --------------------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ import numpy as np
 from cache import cached, ours, text_of
 from language_export import CALIBRATION, MODEL, export
 from nets import loader
-from recipe import varied
+from recipe import DECODER, varied
 
 COMPILED: dict[str, dict[str, Any]] = {
-    "W8A8": {},
-    "W4A8": {"weight_bits": 4},
-    "W4A8 rotated": {"weight_bits": 4, "rotate": True},
+    "W8A8": {"recipe": DECODER},
+    "W4A8": {"recipe": DECODER, "weight_bits": 4, "without": ("rotate",)},
+    "W4A8 rotated": {"recipe": DECODER, "weight_bits": 4},
 }
 """Variations of the recipe."""
 

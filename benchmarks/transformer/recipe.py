@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 RECIPE = "int8-transformer"
+DECODER = "int8-per-token"
+"""For perplexity; accuracy is never measured with REDUCED."""
 REDUCED = "-reduce-range"
 """Without VNNI, what int8 is exact and fast with (docs/passes.md): weights within +-64."""
 
@@ -24,17 +26,22 @@ QUICK_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def varied(
-    weight_bits: int = 8, rotate: bool = False, without: tuple[str, ...] = (), **options: dict[str, Any]
+    weight_bits: int = 8,
+    rotate: bool = False,
+    without: tuple[str, ...] = (),
+    recipe: str = "",
+    **options: dict[str, Any],
 ) -> dict[str, Any]:
     """The recipe with weights of other bits, with `rotate` after `fuse`, without some passes, with other options.
 
     Args:
+        recipe: another one.
         options: pass (underscores for hyphens) -> options that replace the recipe's.
     """
     from mulshift.passes.recipe import load_recipe
 
     passes: list[dict[str, Any]] = []
-    for step in load_recipe(recipe_name() if weight_bits == 8 else RECIPE).passes:
+    for step in load_recipe(recipe or (recipe_name() if weight_bits == 8 else RECIPE)).passes:
         chosen = {**step.options, **options.get(step.name.replace("-", "_"), {})}
         if step.name == "insert-fake-quant" and weight_bits != 8:
             chosen["weight_bits"] = weight_bits

@@ -20,9 +20,9 @@ _MOVES = frozenset("Gather Unsqueeze Squeeze Reshape Transpose Slice Split Expan
 
 def rotary(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     """x in 8 or 16 bits; cosines and sines in 16, of one scale and within `MAX_ANGLE`: 16-bit activations are."""
-    x, cos = low.require(node.inputs[0]), low.require(node.inputs[1])
-    low.require(node.inputs[2])
-    q = QParams(cos.q.scale, np.asarray(0, np.int32), ACTIVATION_S16)
+    x, cos = low.require(node.inputs[0]), node.inputs[1]
+    scale = 1 / MAX_ANGLE if constant(cos) is not None else low.require(cos).q.scale
+    q = QParams(np.asarray(scale), np.asarray(0, np.int32), ACTIVATION_S16)
     angles = [_within(low, value, q) for value in node.inputs[1:3]]
     bound = 2 * MAX_ANGLE * x.q.magnitude
     ratio = float(x.q.scale) * float(q.scale) / float(out.q.scale)
@@ -33,6 +33,8 @@ def rotary(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
 
 def _within(low: Lowering, value: ir.Value | None, q: QParams) -> Quantized:
     """The value at that quantization, its integers within +-MAX_ANGLE: by a clamp where no table proves it."""
+    if value is not None and constant(value) is not None:
+        return low.quantize(value, q, -MAX_ANGLE, MAX_ANGLE)
     held = low.require(value)
     assert value is not None
     same = held.q.scale == q.scale and held.value.dtype == ir.DataType.INT16 and not held.q.zero_point
