@@ -142,8 +142,8 @@ def reads_rows(node: ir.Node) -> bool:
 
 
 def rule_of_rows(node: ir.Node, rule: Rule) -> Rule:
-    """The row of a node where products read rows: these, and products of activations before them, take 16 bits."""
-    if reads_rows(node):
+    """The row of a node where products read rows: these, and gates before them (`act(gate) * up`), take 16 bits."""
+    if reads_rows(node) or rule is _UNARY or (rule.limits is not None and rule.asks[0] is Ask.NARROW):
         return replace(rule, asks=(Ask.WIDE, *rule.asks[1:]))
     gates = node.op_type == "Mul" and node.domain == "" and all(constant(v) is None for v in node.inputs)
     return replace(rule, asks=(Ask.WIDE,)) if gates else rule
