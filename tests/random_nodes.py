@@ -498,7 +498,19 @@ def _matmul(rng: Rng) -> Node:
     return Node("MatMul", a, {2: b, 3: c}, sized)
 
 
+def _row_quantize(rng: Rng) -> Node:
+    """Rows of every length in binary."""
+    dtype, shape = _pick(rng, [U8, S8, S16]), _shapes(rng)
+
+    def sized(again: Rng) -> dict[int, Array]:
+        x = integers(again, dtype, shape(again))
+        return {0: np.asarray(x >> again.integers(0, 16 if dtype == S16 else 8, (*x.shape[:-1], 1)), dtype)}
+
+    return Node("RowQuantize", {"x_zero_point": _zero_point(rng, dtype)}, {}, sized)
+
+
 ROWS: dict[str, Callable[[Rng], Node]] = {
+    "RowQuantize": _row_quantize,
     "Attention": _attention,
     "MaskedAttention": lambda rng: _attention(rng, masked=True),
     "MatMul": _matmul,

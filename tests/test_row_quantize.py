@@ -11,6 +11,7 @@ import qdq_graphs as g
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_checks import check
+from random_nodes import check_node, random_node
 
 from mulshift.ir import Interpreter
 from mulshift.ir.operators import OPERATORS
@@ -29,6 +30,13 @@ def test_body_and_reference(seed: int, dtype: Any, n: int, bits: int) -> None:
     span = min(2**bits, info.max)
     x = rng.integers(max(-span, info.min), span + 1, (3, n)).astype(dtype)
     check("RowQuantize", [x], {"x_zero_point": int(rng.integers(info.min, info.max + 1))})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2]))
+def test_the_kernel_is_the_reference(seed: int, threads: int) -> None:
+    rng = np.random.default_rng(seed)
+    check_node(random_node("RowQuantize", rng), rng, threads)
 
 
 def test_error_is_at_most_half_a_step_of_its_row() -> None:
