@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, attribute, constant, ints, rank, users
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.passes.linear_weights import linear_of
 from mulshift.passes.shape_values import Dim, dims_of
 
-FLOAT_DOMAIN = "mulshift.float"
 ATTENTIONS = ("Attention", "MaskedAttention")
 """`softmax(scale * q k^T) v`, without and with a mask: one node of our domain, [B, S, heads, dim]."""
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, add_initializer, constant, fresh_name, inherit_origin, is_float, rank, scalar
+from mulshift.ir.float_functions import STANDARD_SINCE, domain_of
 from mulshift.passes.base import Pass
-from mulshift.passes.float_functions import STANDARD_SINCE, domain_of
 from mulshift.passes.fuse_functions import GRID, recognize
 from mulshift.passes.linear_weights import drop_unused
 

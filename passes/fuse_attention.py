@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import add_initializer, attribute, constant, rank, scalar, sole_user, users
+from mulshift.ir.float_functions import DOMAIN, domain_of
 from mulshift.passes.base import Pass
 from mulshift.passes.bool_masks import as_bool
-from mulshift.passes.float_functions import DOMAIN, domain_of
 from mulshift.passes.heads import SWAP, insert, one_head, positions_first, swapped, without_repeats
 from mulshift.passes.masks import MASK
 

@@ -11,7 +11,7 @@ from onnxscript.rewriter import MatchResult, RewriteRule
 from onnxscript.rewriter.pattern import OrValue
 
 from mulshift.ir import Array, attribute, constant, ints, rank, scalar, static_shape
-from mulshift.passes.float_functions import domain_of
+from mulshift.ir.float_functions import DOMAIN, domain_of
 
 
 def _square(op: Any, v: Any, two: Any) -> Any:
@@ -190,7 +190,7 @@ def _scale_rms_norm(op: Any, x: Any, scale: Any, factor: Any) -> Any:
 
 
 def _scale_rms_function(op: Any, x: Any, scale: Any, factor: Any) -> Any:
-    norm = op.RMSNormalization(x, scale, _domain="mulshift.float", _allow_other_attributes=True, _outputs=["norm"])
+    norm = op.RMSNormalization(x, scale, _domain=DOMAIN, _allow_other_attributes=True, _outputs=["norm"])
     return op.Mul(norm, factor)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import add_initializer, constant
+from mulshift.ir.float_functions import DOMAIN, domain_of
 from mulshift.passes.base import Pass
-from mulshift.passes.float_functions import DOMAIN, domain_of
 from mulshift.passes.heads import SWAP, columns, insert, swapped
 
 

@@ -24,10 +24,10 @@ from mulshift.ir import (
     set_level,
     sole_user,
 )
+from mulshift.ir.float_functions import DOMAIN, domain_of
 from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import get_extremes
-from mulshift.passes.float_functions import DOMAIN, domain_of
 from mulshift.passes.formats import SPECS, Formats, Planner
 from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import add_initializer, attribute, constant, inherit_origin, is_float
+from mulshift.ir import add_initializer, attribute, constant, is_float
 from mulshift.passes.base import Pass
+from mulshift.passes.heads import insert
 
 _FILLED = 1 << 16
 """Most elements of a ConstantOfShape that is written out."""
@@ -36,7 +37,8 @@ def _gemm(owner: Pass, graph: ir.Graph, node: ir.Node) -> None:
         return
     x = node.inputs[0]
     shape = None if x is None or x.shape is None else ir.Shape(list(x.shape)[::-1])
-    turned = _insert(graph, node, "Transpose", [x], shape, perm=[1, 0])
+    turned = insert(graph, node, "Transpose", [x], {"perm": [1, 0]})
+    turned.shape = shape
     node.replace_input_with(0, turned)
     del node.attributes["transA"]
     owner.changed(node, "transA is a Transpose of its input")
@@ -73,26 +75,14 @@ def _replace(
     """Additions of two in the node's place, and at last a Mul by `share`."""
     total = terms[0]
     for term in terms[1:]:
-        total = _insert(graph, node, "Add", [total, term], None)
+        total = insert(graph, node, "Add", [total, term], {})
     if share is not None:
-        total = _insert(graph, node, "Mul", [total, share], None)
+        total = insert(graph, node, "Mul", [total, share], {})
     if total is terms[0]:
-        total = _insert(graph, node, "Identity", [total], None)
+        total = insert(graph, node, "Identity", [total], {})
     assert total is not None
     owner.changed(node, "two operands at a time")
     ir.convenience.replace_nodes_and_values(graph, node, [node], [], node.outputs, [total])
-
-
-def _insert(
-    graph: ir.Graph, node: ir.Node, op: str, inputs: list[ir.Value | None], shape: ir.Shape | None, **attributes: object
-) -> ir.Value:
-    """A new node before `node`, with its origin and the type of its output."""
-    made = ir.node(op, inputs, attributes, name=f"{node.name}/{op}")  # type: ignore[arg-type]
-    inherit_origin([made], [node])
-    value = made.outputs[0]
-    value.type, value.shape = node.outputs[0].type, shape
-    graph.insert_before(node, made)
-    return value
 
 
 _REWRITES: dict[str, Callable[[Pass, ir.Graph, ir.Node], None]] = {

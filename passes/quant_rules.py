@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from mulshift.ir import Array, attribute, constant, ints, is_float, sole_user
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 
 
 class Ask(enum.Enum):
@@ -116,7 +117,7 @@ _RESIZE = {"nearest": _MOVE8, "linear": Rule((_A.NARROW, _A.PLAIN))}
 
 def rule_of(node: ir.Node) -> Rule | None:
     """The row of a node; None if it has no integer form."""
-    if node.domain not in ("", "ai.onnx", "mulshift.float"):
+    if node.domain not in ("", "ai.onnx", FLOAT_DOMAIN):
         return None
     if node.op_type == "Resize":
         return _RESIZE.get(attribute(node, "mode", "nearest"))
@@ -124,7 +125,7 @@ def rule_of(node: ir.Node) -> Rule | None:
         return _CAST if node.inputs[0] is not None and not is_float(node.inputs[0]) else None
     if node.op_type == "Div" and constant(node.inputs[1]) is None:
         return None
-    if node.op_type == "Attention" and node.domain != "mulshift.float":
+    if node.op_type == "Attention" and node.domain != FLOAT_DOMAIN:
         return None
     if SMOOTHS in node.metadata_props:
         return _SUM

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, attribute, constant, rank
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.metadata import RANGE
 from mulshift.passes.calibrate import EXTREMES
-from mulshift.passes.channel_flow import ATTENTIONS, FLOAT_DOMAIN, Flow, follow, plain_weight, widened
+from mulshift.passes.channel_flow import ATTENTIONS, Flow, follow, plain_weight, widened
 from mulshift.passes.linear_weights import bias_of, linear_of, renew, set_bias, set_weight, weight_of
 from mulshift.passes.outliers import OUTLIERS
 from mulshift.passes.shape_values import dims_of

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import add_initializer, constant, inherit_origin, is_float
-from mulshift.passes.channel_flow import FLOAT_DOMAIN, plain_weight
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
+from mulshift.passes.channel_flow import plain_weight
 from mulshift.passes.linear_weights import drop_unused, linear_of
 from mulshift.passes.quant_rules import SMOOTHS
 

@@ -12,10 +12,10 @@ import qdq_graphs as g
 from float_graphs import by_ort
 
 from mulshift.ir import Array, DataError, Interpreter, UsageError, get_range, set_range
+from mulshift.ir.float_functions import domain_of
 from mulshift.ir.text import show
 from mulshift.passes import PASSES
 from mulshift.passes.channel_flow import reshaped_tag
-from mulshift.passes.float_functions import domain_of
 from mulshift.passes.smooth import Smooth
 from mulshift.passes.smooth_measure import ROWS, Measure, Seen, choose
 from mulshift.passes.smooth_regions import Operand

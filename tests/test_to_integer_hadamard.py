@@ -10,9 +10,9 @@ import pytest
 from float_graphs import by_ort, graph, random
 
 from mulshift.ir import Array, Interpreter, constant, levels
+from mulshift.ir.float_functions import domain_of
 from mulshift.ir.levels import FLOAT_REASON, float_nodes
 from mulshift.passes.calibrate import Calibrate
-from mulshift.passes.float_functions import domain_of
 from mulshift.passes.hadamard import factors, hadamard, orthogonal
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.rotate import Rotate

@@ -6,6 +6,7 @@ that torch lacks travel in one that holds them exactly: 4 bits and less in 8, fl
 
 from __future__ import annotations
 
+from mulshift.ir.float_functions import DOMAIN
 from mulshift.ir.torch_ops import (
     arithmetic,
     attention,
@@ -28,5 +29,5 @@ TORCH_OPS: dict[tuple[str, str], TorchOp] = {
 }
 _NEWER = ("Swish", "RMSNormalization")
 """Standard from opset 24 and 23; before, fuse writes them as functions of the domain `mulshift.float`."""
-TORCH_OPS |= {("mulshift.float", name): TORCH_OPS["", name] for name in _NEWER}
-TORCH_OPS |= {("mulshift.float", name): run for name, run in attention.TABLE.items()}
+TORCH_OPS |= {(DOMAIN, name): TORCH_OPS["", name] for name in _NEWER}
+TORCH_OPS |= {(DOMAIN, name): run for name, run in attention.TABLE.items()}

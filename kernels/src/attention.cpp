@@ -6,6 +6,7 @@
 #include "buffer.h"
 #include "isa.h"
 #include "panels.h"
+#include "parts.h"
 #include "queue.h"
 #include "reciprocal.h"
 
@@ -21,15 +22,6 @@ struct Scratch {
   Buffer a, scores, acc, totals, mask;
 };
 thread_local Scratch scratch;
-
-size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// The i-th of `parts` nearly equal parts of [0, total).
-size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (i < total % parts ? i : total % parts); }
-
-int64_t farthest(int32_t zero_point, int32_t low, int32_t high) {
-  return zero_point - low > high - zero_point ? zero_point - low : high - zero_point;
-}
 
 // One call. The rows of a group's task are those of all heads that share its k and v: row r is of head r / M.
 struct Job {

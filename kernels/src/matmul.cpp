@@ -6,6 +6,7 @@
 #include "epilogue.h"
 #include "isa.h"
 #include "panels.h"
+#include "parts.h"
 #include "queue.h"
 #include "ratios.h"
 #include "reduce.h"
@@ -26,15 +27,6 @@ struct Ratios {
   Buffer b, shift, ways;
 };
 thread_local Ratios ratios;  // of the calling thread's node
-
-size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// The i-th of `parts` nearly equal parts of [0, total).
-size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (i < total % parts ? i : total % parts); }
-
-int64_t farthest(int32_t zero_point, int32_t low, int32_t high) {
-  return zero_point - low > high - zero_point ? zero_point - low : high - zero_point;
-}
 
 struct Job {
   const MatmulSpec& spec;

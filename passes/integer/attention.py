@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from math import e, log2
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from mulshift.ir import AccumulatorOverflowError, attribute, describe, rank
 from mulshift.ir.dyadic import INT32_LIMIT
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.operators.attention import attention_bound, attention_dyadics
-from mulshift.ir.operators.exp2 import exponent_dyadic
-from mulshift.ir.operators.softmax import MOST_KEYS, SOFTMAX_MOST_SHIFT, SOFTMAX_OCTAVES, output_dyadic
+from mulshift.ir.operators.softmax import LOG2_E, MOST_KEYS, softmax_dyadics
 from mulshift.passes.integer.forms import NoFormError, Output
 from mulshift.passes.integer.quantization import storage
-from mulshift.passes.integer.tables import FLOAT_FUNCTIONS
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
 
-_LOG2_E = log2(e)
-
 
 def attention(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     """u8 queries, s8 keys and values; see `mulshift.ir.operators.attention`."""
-    if node.domain != FLOAT_FUNCTIONS:
+    if node.domain != FLOAT_DOMAIN:
         raise NoFormError("no integer form of this Attention; run fuse before")
     q = low.as_unsigned(low.require(node.inputs[0]))
     k, v = (low.as_signed(low.require(value)) for value in node.inputs[1:3])
@@ -41,7 +38,7 @@ def attention(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     scale = float(attribute(node, "scale", 1.0)) * float(q.q.scale) * float(k.q.scale)
     if scale <= 0:
         raise NoFormError(f"its scale {scale:g} is not positive")
-    score, share = attention_dyadics(scale * _LOG2_E, float(v.q.scale) / float(out.q.scale))
+    score, share = attention_dyadics(Fraction(scale) * LOG2_E, float(v.q.scale) / float(out.q.scale))
     attributes = {
         **dict(zip(("q_zero_point", "k_zero_point", "v_zero_point"), zero_points, strict=True)),
         "score_multiplier": score.b,
@@ -50,7 +47,7 @@ def attention(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
         "shift": share.c,
     }
     inputs = [q.value, k.value, v.value, *(m for m in node.inputs[3:4] if m is not None)]
-    made = low.mulshift(node.op_type, inputs, attributes, out, bound, "wide")
+    made = low.mulshift(node.op_type, inputs, attributes, out, bound, None)
     if keys is None:
         low.assume(made, f"at most {MOST_KEYS} keys")
     return made
@@ -64,8 +61,7 @@ def softmax(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     perm = [] if dims is None or axis in (-1, dims - 1) else list(range(dims))
     if perm:
         perm[axis], perm[-1] = perm[-1], perm[axis]
-    score = exponent_dyadic(float(x.q.scale) * _LOG2_E, SOFTMAX_OCTAVES)
-    share = output_dyadic(1 / float(out.q.scale), SOFTMAX_MOST_SHIFT)
+    score, share = softmax_dyadics(float(x.q.scale), 1 / float(out.q.scale))
     attributes = {
         "score_multiplier": score.b,
         "score_shift": score.c,
@@ -73,7 +69,7 @@ def softmax(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
         "shift": share.c,
     }
     moved = low.standard("Transpose", [x.value], {"perm": perm}, storage(x.q.spec)) if perm else x.value
-    made = low.mulshift("Softmax", [moved], attributes, out, 2 * x.q.magnitude, "wide")
+    made = low.mulshift("Softmax", [moved], attributes, out, 2 * x.q.magnitude, None)
     return low.standard("Transpose", [made], {"perm": perm}, out.dtype, out.value.shape) if perm else made
 
 

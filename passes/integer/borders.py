@@ -6,7 +6,7 @@ becomes the integers that it reads. Names stay, and the value's metadata (`get_q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -21,14 +21,7 @@ def integer_inputs(owner: Pass, model: ir.Model, patterns: Sequence[str]) -> Non
     Raises:
         UsageError: no input has such a name.
     """
-    graph = model.graph
-    for value in _matching(list(graph.inputs), patterns, "input"):
-        if is_float(value):
-            reason = _open_input(graph, value)
-            if reason:
-                owner.skipped(f"input '{value.name}'", f"stays float: {reason}")
-            else:
-                owner.changed(f"input '{value.name}'", "holds integers")
+    _open(owner, model.graph, list(model.graph.inputs), patterns, "input", _open_input)
 
 
 def integer_outputs(owner: Pass, model: ir.Model, patterns: Sequence[str]) -> None:
@@ -37,14 +30,25 @@ def integer_outputs(owner: Pass, model: ir.Model, patterns: Sequence[str]) -> No
     Raises:
         UsageError: no output has such a name.
     """
-    graph = model.graph
-    for value in _matching(list(graph.outputs), patterns, "output"):
-        if is_float(value):
-            reason = _open_output(graph, value)
-            if reason:
-                owner.skipped(f"output '{value.name}'", f"stays float: {reason}")
-            else:
-                owner.changed(f"output '{value.name}'", "holds integers")
+    _open(owner, model.graph, list(model.graph.outputs), patterns, "output", _open_output)
+
+
+def _open(
+    owner: Pass,
+    graph: ir.Graph,
+    values: Sequence[ir.Value],
+    patterns: Sequence[str],
+    what: str,
+    one: Callable[[ir.Graph, ir.Value], str],
+) -> None:
+    for value in _matching(values, patterns, what):
+        if not is_float(value):
+            continue
+        reason = one(graph, value)
+        if reason:
+            owner.skipped(f"{what} '{value.name}'", f"stays float: {reason}")
+        else:
+            owner.changed(f"{what} '{value.name}'", "holds integers")
 
 
 def _matching(values: Sequence[ir.Value], patterns: Sequence[str], what: str) -> list[ir.Value]:

@@ -18,7 +18,7 @@ _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, i
 
 
 def cast(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
-    """`x / s_y` of integers x of scale 1; what lies beyond 32 bits is beyond any range that was calibrated."""
+    """`x / s_y` of integers x of scale 1, |x| < 2^31."""
     x = node.inputs[0]
     if x is None or x.dtype not in _INTEGERS:
         raise NoFormError("it does not cast integers")
@@ -28,4 +28,7 @@ def cast(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     b, c, width = requantization(ratio, bound, out.reach, out.free)
     name = str(out.value.name)
     inputs = [wide, low.const(f"{name}.b", b.reshape(())), low.const(f"{name}.c", c.reshape(()))]
-    return low.mulshift("Requantize", inputs, {"x_zero_point": 0}, out, INT32_LIMIT - 1, width)
+    made = low.mulshift("Requantize", inputs, {"x_zero_point": 0}, out, INT32_LIMIT - 1, width)
+    if x.dtype == ir.DataType.INT64:
+        low.assume(made, "integers of less than 32 bits")
+    return made

@@ -24,13 +24,14 @@ from mulshift.ir import (
     inherit_origin,
     set_qparams,
 )
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.levels import BOUND, WIDTH
 from mulshift.passes.integer.clamp import strip_clamps
 from mulshift.passes.integer.constants import quantized_constant
 from mulshift.passes.integer.forms import FREE, Mover, NoFormError, Output, Quantized, Rule, asked_to_stay
 from mulshift.passes.integer.quantization import storage, to_signed, to_unsigned
 from mulshift.passes.integer.scales import Width, identity_dyadic, requantization
-from mulshift.passes.integer.tables import FLOAT_FUNCTIONS, table
+from mulshift.passes.integer.tables import table
 
 ASSUMES = "mulshift.assumes"
 
@@ -134,7 +135,7 @@ class Lowering:
         return self.hold(made, base.q, out.value)
 
     def _written(self, node: ir.Node, out: Output) -> ir.Value:
-        if node.domain not in ("", "ai.onnx", FLOAT_FUNCTIONS):
+        if node.domain not in ("", "ai.onnx", FLOAT_DOMAIN):
             raise NoFormError(f"no integer form of {node.domain}::{node.op_type}")
         mover = self.mover_of(node)
         if mover is not None:
@@ -248,9 +249,12 @@ class Lowering:
         attributes: Mapping[str, Any],
         out: Output,
         bound: int,
-        width: Width,
+        width: Width | None,
     ) -> ir.Value:
-        """A `mulshift::` node that ends in Requantize, its accumulator bound and width written beside it."""
+        """A `mulshift::` node that ends in Requantize, its accumulator bound and width written beside it.
+
+        width: None where each row has a `b / 2^c` of its own.
+        """
         value = self.write(op, inputs, {**attributes, **out.attributes()}, DOMAIN, [(out.dtype, out.value.shape)])[0]
         self.prove(value, bound, width)
         return value

@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from mulshift.ir import ACTIVATION_U8, DOMAIN, AccumulatorOverflowError, QParams, describe
 from mulshift.ir.dyadic import INT32_LIMIT, MAX_MANTISSA_BITS, MIN_SHIFT, accumulator_bound, to_dyadic
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.operators.row_quantize import MOST_SHIFT, ZERO_POINT
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
 from mulshift.passes.integer.linear import channel_scale, weights_of
-from mulshift.passes.integer.tables import FLOAT_FUNCTIONS
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def reads_rows(node: ir.Node) -> bool:
     """Whether the first operand comes from RowQuantize."""
     made = None if node.inputs[0] is None else node.inputs[0].producer()
-    return made is not None and (made.domain, made.op_type) == (FLOAT_FUNCTIONS, "RowQuantize")
+    return made is not None and (made.domain, made.op_type) == (FLOAT_DOMAIN, "RowQuantize")
 
 
 def row_product(low: Lowering, node: ir.Node, out: Output) -> ir.Value:

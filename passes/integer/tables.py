@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, Array, MulshiftError, QParams
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.passes.integer.constants import real_constant
 from mulshift.passes.integer.forms import NoFormError, Output, asked_to_stay
 from mulshift.passes.integer.quantization import storage
@@ -30,7 +31,6 @@ NARY = frozenset(
     "Add And Clip Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow PRelu Sub Sum Where"
     " Xor".split()
 )
-FLOAT_FUNCTIONS = "mulshift.float"
 _LARGEST_REGION = 64
 
 
@@ -98,7 +98,7 @@ def _elementwise(low: Lowering, node: ir.Node) -> bool:
         return False
     if node.domain in ("", "ai.onnx"):
         return node.op_type in UNARY or node.op_type in NARY
-    if node.domain != FLOAT_FUNCTIONS:
+    if node.domain != FLOAT_DOMAIN:
         return False
     function = low.model.functions.get(node.op_identifier())
     return node.op_type in UNARY or (function is not None and all(_elementwise(low, n) for n in function))

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, add_initializer, attribute, fresh_name, inherit_origin, rank
+from mulshift.ir.float_functions import domain_of
 from mulshift.passes.base import Pass
-from mulshift.passes.float_functions import domain_of
 from mulshift.passes.hadamard import hadamard, largest_order
 from mulshift.passes.linear_weights import drop_unused
 from mulshift.passes.rotation.regions import MARK, Region

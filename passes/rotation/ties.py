@@ -13,7 +13,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from mulshift.ir import attribute, constant, ints, is_float, rank
-from mulshift.passes.float_functions import DOMAIN
+from mulshift.ir.float_functions import DOMAIN
 from mulshift.passes.linear_weights import LINEAR
 from mulshift.passes.shape_values import Dim, dims_of
 

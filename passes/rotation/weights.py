@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, add_initializer, attribute, constant, fresh_name, inherit_origin, sole_user
+from mulshift.ir.float_functions import domain_of
 from mulshift.ir.metadata import RANGE
 from mulshift.passes.calibrate import EXTREMES
-from mulshift.passes.float_functions import domain_of
 from mulshift.passes.fold_affine import add_after
 from mulshift.passes.linear_weights import LINEAR, bias_of, drop_unused, set_bias
 from mulshift.passes.rotation.regions import MARK, Norm, Region

@@ -20,18 +20,6 @@ const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_byte
 
 }  // namespace
 
-const Isa avx2_isa = {"avx2",
-                        dense,
-                        depthwise,
-                        Tables<V>::elementwise,
-                        Tables<V>::hadamard,
-                        Tables<V>::lerp,
-                        Tables<V>::norm,
-                        Tables<V>::pack,
-                        Tables<V>::pool,
-                        Tables<V>::reduce,
-                        Tables<V>::rotary,
-                        Tables<V>::softmax,
-                        table};
+const Isa avx2_isa = Tables<V>::isa("avx2", dense, depthwise, table);
 
 }  // namespace mulshift

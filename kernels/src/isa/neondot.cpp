@@ -16,18 +16,6 @@ const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKer
 
 }  // namespace
 
-const Isa neondot_isa = {"neondot",
-                        dense,
-                        depthwise,
-                        Tables<V>::elementwise,
-                        Tables<V>::hadamard,
-                        Tables<V>::lerp,
-                        Tables<V>::norm,
-                        Tables<V>::pack,
-                        Tables<V>::pool,
-                        Tables<V>::reduce,
-                        Tables<V>::rotary,
-                        Tables<V>::softmax,
-                        Tables<V>::table};
+const Isa neondot_isa = Tables<V>::isa("neondot", dense, depthwise);
 
 }  // namespace mulshift

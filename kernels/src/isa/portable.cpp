@@ -17,18 +17,6 @@ const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKer
 
 }  // namespace
 
-const Isa portable_isa = {"portable",
-                        dense,
-                        depthwise,
-                        Tables<V>::elementwise,
-                        Tables<V>::hadamard,
-                        Tables<V>::lerp,
-                        Tables<V>::norm,
-                        Tables<V>::pack,
-                        Tables<V>::pool,
-                        Tables<V>::reduce,
-                        Tables<V>::rotary,
-                        Tables<V>::softmax,
-                        Tables<V>::table};
+const Isa portable_isa = Tables<V>::isa("portable", dense, depthwise);
 
 }  // namespace mulshift

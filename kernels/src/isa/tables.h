@@ -4,6 +4,7 @@
 
 #include "../elementwise.h"
 #include "../hadamard.h"
+#include "../isa.h"
 #include "../lerp.h"
 #include "../norm.h"
 #include "../pack.h"
@@ -28,6 +29,12 @@ struct Tables {
   static constexpr RotaryKernels rotary = {Rotary<V>::within, Rotary<V>::row};
   static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
+
+  // The row of an instruction set: what it brings itself, the rest from here.
+  static constexpr Isa isa(const char* name, const DenseKernels& dense, const DepthwiseKernels& depthwise,
+                           const TableKernels& own_table = table) {
+    return {name, dense, depthwise, elementwise, hadamard, lerp, norm, pack, pool, reduce, rotary, softmax, own_table};
+  }
 };
 
 }  // namespace mulshift

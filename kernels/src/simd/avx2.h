@@ -2,13 +2,16 @@
 #ifndef MULSHIFT_SRC_SIMD_AVX2_H
 #define MULSHIFT_SRC_SIMD_AVX2_H
 
-#include <immintrin.h>
-
 #include <cstdint>
 #include <cstring>
 
+#include "x86_bytes.h"
+
 namespace mulshift {
 namespace avx2 {
+
+using x86::read128;
+using x86::write128;
 
 struct V {
   static constexpr int lanes = 16;
@@ -92,22 +95,10 @@ struct V {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y)));
   }
   static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
-    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
-    const __m128i xy0 = _mm_unpacklo_epi8(x, y), xy1 = _mm_unpackhi_epi8(x, y);
-    const __m128i zw0 = _mm_unpacklo_epi8(z, w), zw1 = _mm_unpackhi_epi8(z, w);
-    write128(out, _mm_unpacklo_epi16(xy0, zw0));
-    write128(out + 16, _mm_unpackhi_epi16(xy0, zw0));
-    write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
-    write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
+    x86::interleave(a, b, c, d, out);
   }
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
-    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
-    const __m128i xy0 = _mm_unpacklo_epi32(x, y), xy1 = _mm_unpackhi_epi32(x, y);
-    const __m128i zw0 = _mm_unpacklo_epi32(z, w), zw1 = _mm_unpackhi_epi32(z, w);
-    write128(out, _mm_unpacklo_epi64(xy0, zw0));
-    write128(out + stride, _mm_unpackhi_epi64(xy0, zw0));
-    write128(out + 2 * stride, _mm_unpacklo_epi64(xy1, zw1));
-    write128(out + 3 * stride, _mm_unpackhi_epi64(xy1, zw1));
+    x86::transpose(a, b, c, d, out, stride);
   }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
@@ -167,8 +158,6 @@ struct V {
 
  private:
   static __m256i read256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-  static __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
-  static void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
   // gcc 12 moves a sum to another register and back in every step of a loop unless it is told not to.
   static void add_in_place(__m256i& sum, __m256i x) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(x)); }
   static __m256i odd(__m256i x) { return _mm256_srli_epi64(x, 32); }

@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "x86.h"
+#include "x86_bytes.h"
 
 namespace mulshift {
 namespace avx512 {
+
+using x86::read128;
+using x86::write128;
 
 struct V {
   static constexpr int lanes = 16;
@@ -66,22 +69,10 @@ struct V {
     _mm512_storeu_si512(out, _mm512_cvtepu8_epi16(bytes));
   }
   static void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
-    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
-    const __m128i xy0 = _mm_unpacklo_epi8(x, y), xy1 = _mm_unpackhi_epi8(x, y);
-    const __m128i zw0 = _mm_unpacklo_epi8(z, w), zw1 = _mm_unpackhi_epi8(z, w);
-    write128(out, _mm_unpacklo_epi16(xy0, zw0));
-    write128(out + 16, _mm_unpackhi_epi16(xy0, zw0));
-    write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
-    write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
+    x86::interleave(a, b, c, d, out);
   }
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
-    const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
-    const __m128i xy0 = _mm_unpacklo_epi32(x, y), xy1 = _mm_unpackhi_epi32(x, y);
-    const __m128i zw0 = _mm_unpacklo_epi32(z, w), zw1 = _mm_unpackhi_epi32(z, w);
-    write128(out, _mm_unpacklo_epi64(xy0, zw0));
-    write128(out + stride, _mm_unpackhi_epi64(xy0, zw0));
-    write128(out + 2 * stride, _mm_unpacklo_epi64(xy1, zw1));
-    write128(out + 3 * stride, _mm_unpackhi_epi64(xy1, zw1));
+    x86::transpose(a, b, c, d, out, stride);
   }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
@@ -126,8 +117,6 @@ struct V {
   }
 
  private:
-  static __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
-  static void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
   static __m512i odd_of(__m512i x) { return _mm512_srli_epi64(x, 32); }
   static __m512i even_of(__m512i x) { return _mm512_srai_epi64(_mm512_slli_epi64(x, 32), 32); }
   // The upper halves of 64-bit lanes: even lanes move down, odd ones stay.

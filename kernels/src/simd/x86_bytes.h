@@ -1,0 +1,43 @@
+// Moves of bytes between four rows of sixteen, in the 128 bits that AVX2 and AVX-512 share.
+//
+// Internal linkage: each instruction set compiles its own copy.
+#ifndef MULSHIFT_SRC_SIMD_X86_BYTES_H
+#define MULSHIFT_SRC_SIMD_X86_BYTES_H
+
+#include <cstdint>
+
+#include "x86.h"
+
+namespace mulshift {
+namespace x86 {
+
+static inline __m128i read128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+static inline void write128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+
+// out: [16][4] = (a, b, c, d) of each byte.
+static inline void interleave(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out) {
+  const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
+  const __m128i xy0 = _mm_unpacklo_epi8(x, y), xy1 = _mm_unpackhi_epi8(x, y);
+  const __m128i zw0 = _mm_unpacklo_epi8(z, w), zw1 = _mm_unpackhi_epi8(z, w);
+  write128(out, _mm_unpacklo_epi16(xy0, zw0));
+  write128(out + 16, _mm_unpackhi_epi16(xy0, zw0));
+  write128(out + 32, _mm_unpacklo_epi16(xy1, zw1));
+  write128(out + 48, _mm_unpackhi_epi16(xy1, zw1));
+}
+
+// Four bytes of each row beside each other: out[i * stride] = (a, b, c, d)[4 i .. 4 i + 3].
+static inline void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out,
+                             int stride) {
+  const __m128i x = read128(a), y = read128(b), z = read128(c), w = read128(d);
+  const __m128i xy0 = _mm_unpacklo_epi32(x, y), xy1 = _mm_unpackhi_epi32(x, y);
+  const __m128i zw0 = _mm_unpacklo_epi32(z, w), zw1 = _mm_unpackhi_epi32(z, w);
+  write128(out, _mm_unpacklo_epi64(xy0, zw0));
+  write128(out + stride, _mm_unpackhi_epi64(xy0, zw0));
+  write128(out + 2 * stride, _mm_unpacklo_epi64(xy1, zw1));
+  write128(out + 3 * stride, _mm_unpackhi_epi64(xy1, zw1));
+}
+
+}  // namespace x86
+}  // namespace mulshift
+
+#endif
