@@ -2,6 +2,8 @@
 #ifndef MULSHIFT_SRC_SIMD_AVX2_H
 #define MULSHIFT_SRC_SIMD_AVX2_H
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 

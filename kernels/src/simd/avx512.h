@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "x86.h"
 #include "x86_bytes.h"
 
 namespace mulshift {

@@ -1,12 +1,10 @@
 // Moves of bytes between four rows of sixteen, in the 128 bits that AVX2 and AVX-512 share.
 //
-// Internal linkage: each instruction set compiles its own copy.
+// Internal linkage: each instruction set compiles its own copy. Include it after the intrinsics, which a test may emulate.
 #ifndef MULSHIFT_SRC_SIMD_X86_BYTES_H
 #define MULSHIFT_SRC_SIMD_X86_BYTES_H
 
 #include <cstdint>
-
-#include "x86.h"
 
 namespace mulshift {
 namespace x86 {
