@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from mulshift.ir import Array, Feeds, Interpreter, constant
+from mulshift.passes.rotate import Rotate
 from mulshift.passes.rotation.ties import is_weight
 from mulshift.passes.rotation.weights import out_axis
 
@@ -200,3 +201,17 @@ def sqnr(expected: Array, got: Array) -> float:
     return float(
         10 * np.log10((expected.astype(np.float64) ** 2).sum() / ((expected - got).astype(np.float64) ** 2).sum())
     )
+
+
+BLOCKS: dict[str, tuple[Callable[..., ir.Model], dict[str, Any]]] = {
+    "RMSNormalization, grouped queries": (rms_block, {"whole": False}),
+    "RMSNormalization, Attention": (rms_block, {"whole": True}),
+    "LayerNormalization, Attention": (layer_norm_block, {}),
+}
+
+
+def error(built: ir.Model, step: Rotate, fed: dict[str, Array]) -> float:
+    """Largest error of the output that the pass makes, relative to the largest output."""
+    before = outputs(built, fed)
+    step(built)
+    return float(np.abs(outputs(built, fed) - before).max() / np.abs(before).max())

@@ -8,62 +8,22 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import qdq_graphs as g
+from kernel_graphs import FIRST, X, fuse, ops, residual, weights
 
-from mulshift.backends import lower
-from mulshift.backends.verify import verify_integer
 from mulshift.ir import (
-    ACTIVATION_S16,
     Array,
-    Feeds,
     Level,
     add_initializer,
     get_qparams,
-    levels,
     origin,
     parse,
     set_level,
     show,
 )
-from mulshift.ir.layout import plain_array, stands_for
+from mulshift.ir.layout import stands_for
 from mulshift.passes import PASSES
 from mulshift.passes.fuse_kernels import FuseKernels
 from mulshift.passes.pipeline import Pipeline
-
-
-def fuse(integer: ir.Model, feeds: Feeds) -> tuple[ir.Model, FuseKernels]:
-    """The fused copy, after proving it: legal, the same integers in Python and on ONNX Runtime, a second run idle."""
-    model, step = integer.clone(), FuseKernels()
-    step(model)
-    assert levels.check(model) == []
-    verify_integer(lower(integer, "onnxruntime"), integer, [feeds])
-    before, after = g.python_values(integer, feeds), g.python_values(model, feeds)
-    values = {v.name: v for n in model.graph for v in n.outputs}
-    for name, array in after.items():
-        plain = plain_array(values[name], array)
-        if stands_for(values[name]) in before:
-            assert np.array_equal(before[stands_for(values[name])], plain), name
-    assert {v.name for v in integer.graph.outputs} <= set(after)
-    once = ir.to_proto(model).SerializeToString(deterministic=True)
-    again = FuseKernels()
-    again(model)
-    assert not again.log.changed
-    assert ir.to_proto(model).SerializeToString(deterministic=True) == once
-    return model, step
-
-
-def ops(model: ir.Model) -> list[str]:
-    """Operators between the borders, without the domain."""
-    found = (o.removeprefix("mulshift::") for o in g.operators(model))
-    return [o for o in found if o not in ("QuantizeLinear", "DequantizeLinear")]
-
-
-def weights(**shapes: tuple[int, ...]) -> dict[str, Array]:
-    """Seeded noise; another seed for each."""
-    return {k: g.normal(*s, seed=i) for i, (k, s) in enumerate(shapes.items())}
-
-
-X = {"x": g.normal(1, 3, 8, 8, seed=9)}
-FIRST = "(float[1,3,8,8] x) => (float[1,6,A,B] y) { a = Conv <pads=[1,1,1,1]> (x, w) "
 
 BETWEEN: dict[str, tuple[str, dict[str, Array], int, list[str]]] = {
     "nothing": ("m = Relu(a)", {}, 8, []),
@@ -270,77 +230,6 @@ def test_the_way_out_needs_no_transpose(name: str) -> None:
     found, _ = fuse(g.lower(g.qdq(g.graph(text, given), X)), X)
     assert "Transpose" not in ops(found)
     assert not expected or ops(found)[1:-1] == expected
-
-
-EPILOGUES: dict[str, tuple[str, list[str]]] = {
-    "add": ("b = Conv(a, v) m = Add(b, a)", ["ConvNhwcAdd"]),
-    "add, other way round": ("b = Conv(a, v) m = Add(a, b)", ["ConvNhwcAdd"]),
-    "subtract": ("b = Conv(a, v) m = Sub(b, a)", ["ConvNhwcAdd"]),
-    "subtract, other way round": ("b = Conv(a, v) m = Sub(a, b)", ["ConvNhwcAdd"]),
-    "depthwise": ("b = Conv<group=8>(a, d) m = Add(b, a)", ["DepthwiseNhwcAdd"]),
-    "two products": ("b = Conv(a, v) c = Conv(a, u) m = Add(b, c)", ["ConvNhwc", "ConvNhwcAdd"]),
-    "the other operand comes later": (
-        "b = Conv(a, v) s = Slice(a, z, e) t = Tanh(s) m = Add(b, t)",
-        ["Slice", "Table", "ConvNhwcAdd"],
-    ),
-    "table": ("b = Conv(a, v) m = Sigmoid(b)", ["ConvNhwcTable"]),
-    "add, table": ("b = Conv(a, v) s = Add(b, a) m = Tanh(s)", ["ConvNhwcAddTable"]),
-    "table, add": ("b = Conv(a, v) s = Tanh(b) m = Add(s, a)", ["ConvNhwcTable", "Add"]),
-    "requantize": ("b = Conv(a, v) s = Tanh(b) m = Max(b, s)", ["ConvNhwcRequantize", "Table", "Requantize", "Max"]),
-    "broadcast": ("b = Conv(a, v) p = GlobalMaxPool(a) m = Add(b, p)", ["ConvNhwc", "ReduceMax", "Requantize", "Add"]),
-    "broadcast by": ("p = GlobalAveragePool(a) b = Conv(p, v) m = Add(a, b)", ["ReduceMean", "ConvNhwc", "Add"]),
-    "read twice": ("b = Conv(a, v) s = Add(b, a) m = Add(s, b)", ["ConvNhwc", "Add", "Add"]),
-}
-
-
-@pytest.mark.parametrize("name", EPILOGUES)
-def test_epilogues(name: str) -> None:
-    body, expected = EPILOGUES[name]
-    given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), u=(8, 8, 1, 1), d=(8, 1, 1, 1), w2=(6, 8, 1, 1))
-    given |= {"z": np.zeros(2, int), "e": np.array([1, 8])}
-    found, _ = fuse(g.lower(g.qdq(g.graph(f"{FIRST} {body} y = Conv(m, w2) }}", given), X)), X)
-    assert ops(found)[1:-2] == expected
-
-
-def test_a_table_of_16_bit_integers_is_not_fused() -> None:
-    given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
-    model = g.graph(f"{FIRST} b = Conv(a, v) m = Sigmoid(b) y = Conv(m, w2) }}", given)
-    integer = g.lower(g.qdq(model, X, specs={"b": ACTIVATION_S16}))
-    (table,) = [n.inputs[1] for n in integer.graph if n.op_type == "Table"]
-    assert table is not None and table.shape is not None and table.shape[0] == 65536
-    assert ops(fuse(integer, X)[0])[1:3] == ["ConvNhwc", "Table"]
-
-
-def residual(then: str = "") -> ir.Model:
-    given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
-    return g.lower(g.qdq(g.graph(f"{FIRST} b = Conv(a, v) m = Add(b, a) {then} y = Conv(m, w2) }}", given), X))
-
-
-def test_a_graph_output_is_not_fused_away() -> None:
-    integer = residual()
-    integer.graph.outputs.append(next(v for n in integer.graph for v in n.outputs if v.name == "b"))
-    found, _ = fuse(integer, X)
-    assert ops(found)[1:-2] == ["ConvNhwc", "Transpose", "Add"]
-
-
-def test_a_sum_with_itself_is_not_fused() -> None:
-    integer = residual()
-    add = next(n for n in integer.graph if n.op_type == "Add")
-    add.replace_input_with(1, add.inputs[0])
-    assert ops(fuse(integer, X)[0])[1:3] == ["ConvNhwc", "Add"]
-
-
-def test_another_zero_point_is_not_fused() -> None:
-    integer = residual()
-    add = next(n for n in integer.graph if n.op_type == "Add")
-    add.attributes["x_zero_point"] = ir.AttrInt64("x_zero_point", add.attributes["x_zero_point"].as_int() + 1)
-    assert "ConvNhwcAdd" not in ops(fuse(integer, X)[0])
-
-
-def test_unknown_sizes_may_broadcast() -> None:
-    integer = residual()
-    next(v for n in integer.graph for v in n.outputs if v.name == "b").shape = ir.Shape([1, 8, None, None])
-    assert "ConvNhwcAdd" not in ops(fuse(integer, X)[0])
 
 
 def test_a_named_batch_does_not_hinder() -> None:
