@@ -150,6 +150,11 @@ def test_a_bug_of_ours_asks_for_a_report(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def _listen() -> None:
+    """A shell's background jobs ignore SIGINT, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\ndef build():\n    print('started', flush=True)\n    time.sleep(60)\n"
@@ -160,6 +165,7 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_listen,
     )
     assert running.stdout is not None
     assert running.stdout.readline() == "started\n"
