@@ -43,7 +43,7 @@ from mulshift.passes.quant_rules import (
     is_fused,
     is_image,
     is_image_step,
-    reads_rows,
+    may_read_rows,
     rule_of,
     rule_of_rows,
     turned_weight,
@@ -109,7 +109,7 @@ class InsertFakeQuant(Pass):
             for value in node.outputs:
                 self._activation(value, pairs, planner)
         for node in nodes if self.activations == "per-token" else ():
-            if reads_rows(node):
+            if may_read_rows(node):
                 self._per_token(model, node)
         set_level(model, Level.QDQ)
 

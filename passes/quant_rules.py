@@ -134,7 +134,7 @@ def rule_of(node: ir.Node) -> Rule | None:
     return RULES.get(node.op_type)
 
 
-def reads_rows(node: ir.Node) -> bool:
+def may_read_rows(node: ir.Node) -> bool:
     """Whether a node can read rows with a power of two each: MatMul by constant weights, no bias, no graph output."""
     if node.op_type != "MatMul" or node.domain != "" or constant_weight(node) is None:
         return False
@@ -144,7 +144,7 @@ def reads_rows(node: ir.Node) -> bool:
 
 def rule_of_rows(node: ir.Node, rule: Rule) -> Rule:
     """The row of a node where products read rows: these, and gates before them (`act(gate) * up`), take 16 bits."""
-    if reads_rows(node) or rule is _UNARY or (rule.limits is not None and rule.asks[0] is Ask.NARROW):
+    if may_read_rows(node) or rule is _UNARY or (rule.limits is not None and rule.asks[0] is Ask.NARROW):
         return replace(rule, asks=(Ask.WIDE, *rule.asks[1:]))
     gates = node.op_type == "Mul" and node.domain == "" and all(constant(v) is None for v in node.inputs)
     return replace(rule, asks=(Ask.WIDE,)) if gates else rule
