@@ -41,17 +41,22 @@ def draft(base: str) -> Draft:
     """x [1, 5, 5, 6] to 20 channels (depthwise: to 6), or [3, 6] to 20; every stage."""
     rng = np.random.default_rng(1)
     a: dict[str, Any] = {"x_zero_point": 7, "layout": packing.K4N16, **output(U8, 0, 255, 3)}
-    channels = 6 if base == "DepthwiseNhwc" else 20
-    if base == "GemmPacked":
-        x, w = rng.integers(0, 256, (3, 6)), rng.integers(-9, 9, (6, 20))
+    channels, bits = 6 if base == "DepthwiseNhwc" else 20, int(base.partition("Int")[2] or 8)
+    if base.startswith("GemmPacked"):
+        depth = 8 if bits == 1 else 6
+        x, w = rng.integers(0, 256, (3, depth)), _weights(rng, (depth, 20), bits)
         packed, shape = packing.pack_gemm(w.astype(S8)), (3, 20)
     else:
         inner = 1 if base == "DepthwiseNhwc" else 6
         x = rng.integers(0, 256, (1, 6, 5, 5) if base == "ConvFromNchw" else (1, 5, 5, 6))
-        w, shape = rng.integers(-9, 9, (channels, inner, 3, 3)), (1, 3, 3, channels)
-        a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 6 // inner}
+        inner = 8 if bits == 1 else inner
+        x = rng.integers(0, 256, (1, 5, 5, 8)) if bits == 1 else x
+        w, shape = _weights(rng, (channels, inner, 3, 3), bits), (1, 3, 3, channels)
+        a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 6 // inner or 1}
         packed = packing.pack_taps(w.astype(S8)) if inner == 1 else packing.pack_conv(w.astype(S8), 1)
         a["layout"] = packing.TAPS if inner == 1 else packing.K4N16
+    if bits < 8:
+        packed, a["layout"] = packing.pack_bits(packed, bits), packing.LOW_BITS[bits]
     a["w_shape"] = list(w.shape)
     add = {"y_zero_point": 1, "x_multiplier": 100, "y_multiplier": 90, "shift": 7, **output(S8, -128, 127, 0)}
     again = {"x_zero_point": 5, **output(S8, -128, 127, 0)}
@@ -59,6 +64,12 @@ def draft(base: str) -> Draft:
     numbers = [np.full(channels, n, S32) for n in (5, 100, 12)]
     tail = [rng.integers(0, 256, shape).astype(U8), np.arange(256).astype(S16), S32([3]), S32([9])]
     return Draft(base + EPILOGUE, [x.astype(U8), packed, *numbers, *tail], a)
+
+
+def _weights(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> Array:
+    if bits == 1:
+        return 2 * rng.integers(0, 2, shape) - 1
+    return rng.integers(-9, 9, shape) if bits == 8 else rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape)
 
 
 Change = Callable[[Draft], None]
@@ -139,7 +150,7 @@ EVERY: dict[str, tuple[Change, str]] = {
     "r of one element": (_put("r", lambda x: x.reshape(-1)[:1]), "r must have the shape of the output"),
     "r of s32": (_put("r", lambda x: x.astype(S32)), ""),
     "x of s8": (_put("x", lambda x: x.astype(S8)), ""),
-    "w of u8": (_put("w", lambda x: x.astype(U8)), ""),
+    "w of another type": (_put("w", lambda x: x.astype(U8 if x.dtype == S8 else S8)), ""),
     "w of one axis more": (_put("w", lambda x: x[None]), "w must be ["),
     "w with a row too few": (_put("w", lambda x: x[:, :-1] if x.ndim == 2 else x[:, :, :-1]), "w must be ["),
     "an empty w": (_put("w", lambda x: x[:0]), "w must be ["),
@@ -204,9 +215,9 @@ def _overflowing(d: Draft) -> None:
 
 def malformed() -> Iterator[tuple[str, Draft, str]]:
     """(what is wrong, node, part of the message); "" where ONNX Runtime itself may say it."""
-    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked"):
-        kinds = EVERY | (ROWS if base == "GemmPacked" else WINDOWS)
-        if base != "DepthwiseNhwc":
+    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked", "GemmPackedInt4"):
+        kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
+        if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):
             kinds = kinds | BLOCKS
         if base in ("ConvNhwc", "ConvFromNchw"):
             kinds = kinds | {"2^64 weights an output": (_overflowing, "'w_shape' has more weights")}

@@ -133,8 +133,11 @@ def _dtype(code: int) -> Any:
 
 def _product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
     a: dict[str, Any] = {"x_zero_point": int(_pick(rng, [0, 255, 128, rng.integers(0, 256)])), "layout": packing.K4N16}
-    make = {"GemmPacked": _gemm, "DepthwiseNhwc": _depthwise}.get(base, _conv)
+    plain, bits = _bits_of(base)
+    make = {"GemmPacked": _gemm, "DepthwiseNhwc": _depthwise}.get(plain, _conv)
     w, packed, x_of, shape_of = make(base, a, rng)
+    if bits < 8:
+        packed, a["layout"] = packing.pack_bits(packed, bits), packing.LOW_BITS[bits]
     a["w_shape"] = list(w.shape)
     constants = {1: packed, 2: _bias(rng, w, base, a["x_zero_point"])}
     if epilogue == "Accumulate":
@@ -179,21 +182,33 @@ def _add_stage(rng: Rng, r: Any, dtypes: tuple[Any, ...]) -> dict[str, int]:
 
 def _bias(rng: Rng, w: Array, base: str, x_zero_point: int) -> Array:
     """As in networks, or as large as int32 sums allow."""
-    reduced = (0,) if base == "GemmPacked" else (1, 2, 3)
+    reduced = (0,) if base.startswith("GemmPacked") else (1, 2, 3)
     most = 2**31 - 1 - np.abs(w.astype(np.int64)).sum(reduced) * max(x_zero_point, 255 - x_zero_point)
     small = rng.integers(-(2**16), 2**16, most.shape)
     chosen = np.where(rng.random(most.shape) < (0.5 if rng.random() < 0.2 else 0), most, small)
     return np.asarray(chosen * rng.choice([-1, 1], most.shape), S32)
 
 
-def _weights(rng: Rng, shape: tuple[int, ...]) -> Array:
-    low, high = _pick(rng, [(-128, 128), (-64, 65), (-1, 2), (-128, -126), (127, 128)])
+def _bits_of(base: str) -> tuple[str, int]:
+    """`ConvNhwcInt4` -> (`ConvNhwc`, 4)."""
+    plain, _, bits = base.partition("Int")
+    return plain, int(bits or 8)
+
+
+def _weights(rng: Rng, shape: tuple[int, ...], base: str) -> Array:
+    bits = _bits_of(base)[1]
+    if bits == 1:
+        return np.asarray(rng.choice([-1, 1], shape), S8)
+    ranges = {4: [(-8, 8), (-8, -7), (7, 8)], 2: [(-2, 2), (-2, -1)]}
+    some = [(-128, 128), (-64, 65), (-8, 9), (-2, 3), (-1, 2), (-128, -126), (127, 128)]
+    low, high = _pick(rng, ranges.get(bits, some))
     return np.asarray(rng.integers(low, high, shape), S8)
 
 
 def _gemm(base: str, a: dict[str, Any], rng: Rng) -> Any:
     k, n = int(rng.integers(1, 300)), int(_pick(rng, [rng.integers(1, 80), 16, 64, 250]))
-    w = _weights(rng, (k, n))
+    k = 4 * k if base.endswith("Int1") else k  # no zero to pad with
+    w = _weights(rng, (k, n), base)
 
     rank = int(rng.integers(0, 4))
 
@@ -210,7 +225,8 @@ def _conv(base: str, a: dict[str, Any], rng: Rng) -> Any:
     out = int(_pick(rng, [16, 32, rng.integers(1, 50)]))
     kernel = [3, 3] if winograd else [int(v) for v in rng.integers(1, 5, 2)]
     _window(a, rng, group, kernel, plain=winograd)
-    w = _weights(rng, (group * out, inner, *kernel))
+    inner = 4 * inner if base.endswith("Int1") else inner
+    w = _weights(rng, (group * out, inner, *kernel), base)
     nchw = base == "ConvFromNchw"
     return w, packing.pack_conv(w, group), _images(a, kernel, group * inner, nchw), _positions(a, kernel, nchw)
 
@@ -220,7 +236,7 @@ def _depthwise(base: str, a: dict[str, Any], rng: Rng) -> Any:
     kernel = [int(v) for v in rng.integers(1, 6, 2)]
     _window(a, rng, channels, kernel, plain=rng.random() < 0.3)
     a["layout"] = packing.TAPS
-    w = _weights(rng, (channels, 1, *kernel))
+    w = _weights(rng, (channels, 1, *kernel), base)
     return w, packing.pack_taps(w), _images(a, kernel, channels, False), _positions(a, kernel, False)
 
 

@@ -14,6 +14,7 @@ from mulshift.ir import (
     Array,
     Level,
     add_initializer,
+    constant,
     get_qparams,
     origin,
     parse,
@@ -271,6 +272,30 @@ def test_weights_are_packed(name: str) -> None:
     assert {v.name for v in found.graph.initializers.values() if v.dtype == ir.DataType.INT8} == {w.name}
 
 
+@pytest.mark.parametrize(("bits", "name", "rows"), [(8, "", 8), (4, "Int4", 4), (2, "Int2", 2), (1, "Int1", 1)])
+def test_weights_that_fit_few_bits_are_packed_to_them(bits: int, name: str, rows: int) -> None:
+    text = (
+        "(float[1,8,6,6] x) => (float[1,40] y) "
+        "{ a = Conv<pads=[1,1,1,1]>(x, w) r = Relu(a) p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v) }"
+    )
+    rng, most = np.random.default_rng(bits), max(1, 2 ** (bits - 1) - 1)
+    given = {}
+    for key, shape in {"w": (32, 8, 2, 2), "v": (32, 40)}.items():
+        steps = rng.choice([-1, 1], shape) if bits == 1 else rng.integers(-most, most + 1, shape)
+        given[key] = steps.astype(np.float32)
+    feeds = {"x": g.normal(1, 8, 6, 6)}
+    integer = g.lower(g.qdq(g.graph(text, given), feeds))
+    for node in integer.graph:  # 8 bits hold more: as if they had been quantized to as few
+        w = constant(node.inputs[1]) if node.op_type in ("Conv", "GemmAccumulate") else None
+        if w is not None:
+            narrow = np.where(w < 0, -1, 1) if bits == 1 else w >> (8 - bits)
+            node.replace_input_with(1, add_initializer(integer.graph, f"{node.name}.narrow", narrow.astype(np.int8)))
+    found, _ = fuse(integer, feeds)
+    packed = {n.op_type: n.inputs[1] for n in found.graph if n.op_type.startswith(("ConvNhwc", "GemmPacked"))}
+    assert [*packed] == [f"ConvNhwc{name}", f"GemmPacked{name}Accumulate"]
+    assert [v.shape for v in packed.values() if v is not None] == [(1, 2, rows, 16, 4), (1, 3, rows, 16, 4)]
+
+
 def test_equal_weights_are_packed_once() -> None:
     given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
     integer = g.lower(g.qdq(g.graph(f"{FIRST} b = Conv(a, v) m = Conv(b, v) y = Conv(m, w2) }}", given), X))
@@ -390,7 +415,7 @@ model {ir_version=10}
 graph "g"(%x: u8[1,5,2,3], %r: s16[1,1,2,3]) -> (%q) {
   opset "" = 21
   opset "mulshift" = 1
-  %w = s8[1,5,1,1] [1, -2, 3, -4, 5]
+  %w = s8[1,5,1,1] [1, -2, 3, -4, 50]
   %bias = s32[1,1,1] [7]
   %b = s32[1] [1]
   %c = s32[1] [2]
@@ -409,7 +434,7 @@ graph "g"(%x: u8[1,5,2,3], %r: s16[1,1,2,3]) -> (%q) {
   %bias = s32[1,1,1] [7]
   %b = s32[1] [1]
   %c = s32[1] [2]
-  %w.k4n16 = s8[1,1,2,16,4] <sha256:2e2d8b3446e3>
+  %w.k4n16 = s8[1,1,2,16,4] <sha256:4305ad38f162>
   %x.nhwc: u8[1,2,3,5] = Transpose(%x) {perm=[0, 2, 3, 1]} // conv/Transpose
   %r.nhwc: s16[1,2,3,1] = Transpose(%r) {perm=[0, 2, 3, 1]} // add/Transpose
   %y.nhwc: s16[1,2,3,1], %q.nhwc: u8[1,2,3,1] = mulshift::ConvNhwcAddRequantize(%x.nhwc, %w.k4n16, %bias, %b, %c, \

@@ -54,6 +54,25 @@ def test_packed_matrices_come_back(k: int, n: int) -> None:
 
 
 @settings(max_examples=40)
+@given(sizes, sizes, st.sampled_from([4, 2, 1]))
+def test_few_bits_come_back(k: int, n: int, bits: int) -> None:
+    w = integers(np.random.default_rng(k), S8, 4 * k, n) >> (8 - bits)
+    w = 2 * w + 1 if bits == 1 else w
+    rows = packing.pack_bits(packing.pack_gemm(w), bits)
+    assert rows.shape == (1, -(-n // 16), -(-k * bits // 8), 16, 4) and rows.dtype == U8
+    assert np.array_equal(packing.unpack_gemm(packing.unpack_bits(rows, bits), w.shape), w)
+    assert packing.least_bits(w, 4 * k) <= bits
+
+
+def test_the_least_bits() -> None:
+    for low, high, bits in ((-8, 7, 4), (-9, 7, 8), (-8, 8, 8), (-2, 1, 2), (-2, 2, 4), (-1, 1, 2), (0, 0, 2)):
+        assert packing.least_bits(np.array([low, 0, high], S8), 3) == bits
+    assert packing.least_bits(np.array([-1, 1], S8), 8) == 1
+    assert packing.least_bits(np.array([-1, 1], S8), 6) == 2, "no zero to pad six with"
+    assert packing.least_bits(np.zeros(0, S8), 0) == 8
+
+
+@settings(max_examples=40)
 @given(sizes, st.integers(1, 5), st.integers(1, 5))
 def test_taps_come_back(channels: int, height: int, width: int) -> None:
     w = integers(np.random.default_rng(channels), S8, channels, 1, height, width)
@@ -72,7 +91,7 @@ def test_where_a_weight_lies() -> None:
 
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
-    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 4 * 9
+    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 10 * 9
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
 
 
@@ -82,25 +101,36 @@ class Product:
     def __init__(self, base: str, seed: int, z: int, kind: tuple[Any, int, int]) -> None:
         self.rng = np.random.default_rng(seed)
         self.attributes: dict[str, Any] = {"x_zero_point": z, "layout": packing.K4N16}
-        make = {"GemmPacked": self._gemm, "DepthwiseNhwc": self._depthwise}.get(base, self._conv)
-        self.channels = make(base)
+        plain, _, bits = base.partition("Int")
+        self.bits = int(bits or 8)
+        make = {"GemmPacked": self._gemm, "DepthwiseNhwc": self._depthwise}.get(plain, self._conv)
+        self.channels = make(plain)
+        if self.bits < 8:
+            self.w = packing.pack_bits(self.w, self.bits)
+            self.attributes["layout"] = packing.LOW_BITS[self.bits]
         self.attributes |= output(kind, z)
-        self.bias = self.rng.integers(-(2**20), 2**20, (self.channels, 1, 1)[: 1 if base == "GemmPacked" else 3])
+        self.bias = self.rng.integers(-(2**20), 2**20, (self.channels, 1, 1)[: 1 if plain == "GemmPacked" else 3])
         self.b, self.c = dyadics(self.rng, self.bias.shape if seed % 3 else (1,))
         self.inputs = [self.x, self.w, self.bias.astype(S32), self.b, self.c]
         self.accumulated = {k: v for k, v in self.attributes.items() if k not in output(kind, z)}
 
+    def _weights(self, *shape: int) -> Array:
+        w = integers(self.rng, S8, *shape)
+        return np.where(w < 0, -1, 1).astype(S8) if self.bits == 1 else w >> (8 - self.bits)
+
     def _gemm(self, base: str) -> int:
         k, n = (int(v) for v in self.rng.integers(1, 40, 2))
+        k = 4 * k if self.bits == 1 else k
         self.x = integers(self.rng, U8, *[(3, k), (2, 3, k), (k,)][k % 3])
-        self.w = packing.pack_gemm(integers(self.rng, S8, k, n))
+        self.w = packing.pack_gemm(self._weights(k, n))
         self.attributes |= {"w_shape": [k, n]}
         return n
 
     def _conv(self, base: str) -> int:
         group, inner, out = [(1, 3, 5), (2, 2, 17), (3, 1, 1), (1, 5, 32), (4, 4, 16)][self.rng.integers(5)]
+        inner = 4 * inner if self.bits == 1 else inner
         self._window(base == "ConvFromNchw", group, group * inner)
-        w = integers(self.rng, S8, group * out, inner, *self.kernel)
+        w = self._weights(group * out, inner, *self.kernel)
         self.w = packing.pack_conv(w, group)
         self.attributes |= {"w_shape": list(w.shape)}
         return group * out

@@ -195,7 +195,20 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
         assert [way for way in WAYS if f" {stage} {way}" not in text] == [], stage
     for op in ("attention", "softmax", "rotary", "hadamard"):
         assert [way for way in WAYS if not re.search(f" {op} .*, way {way}", text)] == [], op
-    for sums in ("singles", "pairs", "fours", "some fours", "fours of pairs", "some fours of pairs"):
+    for sums in (
+        "singles",
+        "pairs",
+        "fours",
+        "some fours",
+        "fours of pairs",
+        "some fours of pairs",
+        "small",
+        "smallest",
+    ):
         assert f", {sums}:" in text or f", {sums}," in text, sums
+    for bits in (4, 2, 1):
+        assert f", {bits} bits" in text, bits
+    for bits in (4, 2):
+        assert re.search(rf"few-rows .*, {bits} bits", text), bits
     assert " masked, " in text and " whole, " in text
     assert "table" in text and "may overflow" in text and "exact" in text

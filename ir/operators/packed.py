@@ -6,7 +6,7 @@ Bases: ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked are Conv and Gemm (sect
 
 and each has a form NAMEAccumulate (x, w, bias) -> acc s32. x: u8, [N, H, W, C] ([N, C, H, W] for ConvFromNchw; [..., K]
 for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain shape, [O, C/G, kh, kw] or [K, N];
-`packing` has the layouts.
+`packing` has the layouts. ConvNhwcInt4, GemmPackedInt2 and the like have weights of 4, 2 or 1 bits, w u8.
 
 A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
 """
@@ -14,7 +14,7 @@ A name goes on with the stages of its epilogue, any of them in the order of `epi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.epilogue import EPILOGUES, with_epilogue
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
 from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
-from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
+from mulshift.ir.operators.packing import LOW_BITS, unpack_bits, unpack_conv, unpack_gemm, unpack_taps
 from mulshift.ir.types import Array
 
 _WINDOW = ("strides", "pads", "dilations", "group")
@@ -38,7 +38,7 @@ _NUMBERS = """
   last = Constant <value_ints = [-1]> ()
 """
 _MATRIX = """
-  unrolled = Transpose <perm = [0, 1, 3, 2, 4]> (w)
+  unrolled = Transpose <perm = [0, 1, 3, 2, 4]> (w_steps)
   to_rows = Constant <value_ints = [0, 0, 0, -1]> ()
   padded_rows = Reshape (unrolled, to_rows)
   rows = Slice (padded_rows, zero, k, last)
@@ -68,6 +68,31 @@ _GEMM_WEIGHTS = f"""{_NUMBERS}
   columns = Squeeze (matrix, zero)
   w_plain = Transpose <perm = [1, 0]> (columns)
 """
+_STEPS = "  w_steps = Identity (w)\n"
+"""k4n16 as it is."""
+
+
+def _low_steps(bits: int) -> str:
+    """The same from fields of so many bits: u8 [G, P, R, 16, 4] -> s8 [G, P, R * 8 / bits, 16, 4]."""
+    shifts = list(range(0, 8, bits))
+    doubled = "Add (numbers, numbers)" if bits == 1 else "Identity (numbers)"
+    return f"""
+  step_axis = Constant <value_ints = [3]> ()
+  w_rows = Unsqueeze (w, step_axis)
+  shifts = Constant <value = uint8[1,1,1,{len(shifts)},1,1] {{{", ".join(map(str, shifts))}}}> ()
+  shifted = BitShift <direction = "RIGHT"> (w_rows, shifts)
+  mask = Constant <value = uint8 {{{2**bits - 1}}}> ()
+  fields = BitwiseAnd (shifted, mask)
+  numbers = Cast <to = 6> (fields)
+  scaled = {doubled}
+  half = Constant <value = int32 {{{1 if bits == 1 else 2 ** (bits - 1)}}}> ()
+  centred = Sub (scaled, half)
+  weights = Cast <to = 3> (centred)
+  to_steps = Constant <value_ints = [0, 0, -1, 16, 4]> ()
+  w_steps = Reshape (weights, to_steps)
+"""
+
+
 _TAPS_WEIGHTS = """
   shape = Constant <value_ints: ints = @w_shape> ()
   channels = Transpose <perm = [1, 0]> (w)
@@ -82,10 +107,11 @@ class _Base:
     Attributes:
         plain, accumulate: the operators that it is another layout of.
         window: attributes that it hands on to them.
-        weights: statements that make w_plain of w.
+        weights: statements that make w_plain of w_steps.
         unpack: the same in Python.
         x_perm, y_perm: Transpose before and after, None for none.
         channel: shape of bias, b and c in the plain operator.
+        steps: statements that make w_steps, s8 k4n16, of w.
     """
 
     plain: Operator
@@ -96,6 +122,7 @@ class _Base:
     x_perm: tuple[int, ...] | None
     y_perm: tuple[int, ...] | None
     channel: tuple[int, ...]
+    steps: str = _STEPS
 
 
 def _conv_weights(a: Attributes, w: Array) -> Array:
@@ -110,13 +137,25 @@ def _taps_weights(a: Attributes, w: Array) -> Array:
     return unpack_taps(w, a["w_shape"])
 
 
+def _low(base: _Base, bits: int) -> _Base:
+    """The same base with weights of so many bits."""
+
+    def unpack(a: Attributes, w: Array) -> Array:
+        return base.unpack(a, unpack_bits(w, bits))
+
+    return replace(base, steps=_low_steps(bits), unpack=unpack)
+
+
 _PER_CHANNEL = (-1, 1, 1)
 _BASES = {
     "ConvNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, _NCHW, _NHWC, _PER_CHANNEL),
     "ConvFromNchw": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, None, _NHWC, _PER_CHANNEL),
-    "DepthwiseNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _TAPS_WEIGHTS, _taps_weights, _NCHW, _NHWC, _PER_CHANNEL),
+    "DepthwiseNhwc": _Base(
+        CONV, CONV_ACCUMULATE, _WINDOW, _TAPS_WEIGHTS, _taps_weights, _NCHW, _NHWC, _PER_CHANNEL, steps=""
+    ),
     "GemmPacked": _Base(GEMM, GEMM_ACCUMULATE, (), _GEMM_WEIGHTS, _gemm_weights, None, None, (-1,)),
 }
+_BASES |= {f"{name}Int{bits}": _low(_BASES[name], bits) for name in ("ConvNhwc", "GemmPacked") for bits in LOW_BITS}
 
 
 def _attributes(base: _Base, accumulate: bool) -> tuple[str, ...]:
@@ -139,7 +178,7 @@ def _product(name: str, base: _Base, accumulate: bool) -> Operator:
     return Operator(
         name=f"{name}Accumulate" if accumulate else name,
         signature=signature((*attributes, *_WEIGHTS), ("x", "w", *channel), ("y",)),
-        body=base.weights + _call(base, plain.name, attributes, channel),
+        body=base.steps + base.weights + _call(base, plain.name, attributes, channel),
         reference=reference,
         calls=(plain.name,),
     )

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "isa.h"
+#include "low_bits.h"
 #include "queue.h"
 #include "table.h"
 
@@ -18,7 +19,7 @@ constexpr size_t kSlack = 64;                  // elements that load_row may wri
 
 const int8_t* column(const ConvSpec& spec, size_t group, size_t n) {
   const size_t panels = (spec.outputs / spec.groups + kPanel - 1) / kPanel;
-  return spec.packed + ((group * panels + n / kPanel) * spec.k4() * kPanel + n % kPanel) * 4;
+  return spec.bytes() + ((group * panels + n / kPanel) * spec.k4() * kPanel + n % kPanel) * 4;
 }
 
 ColumnSums sums(const void* data, size_t group, size_t n) {
@@ -52,6 +53,13 @@ size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 // The i-th of `parts` nearly equal parts of [0, total).
 size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (i < total % parts ? i : total % parts); }
 
+// The kernel for few rows by weights of so many bits, null if there is none.
+const Dense* few_of(int bits) {
+  const DenseKernels& kernels = isa()->dense;
+  const Dense* few = bits == 8 ? &kernels.few : bits == 4 ? &kernels.packed_four : bits == 2 ? &kernels.packed_two : nullptr;
+  return few && few->multiply ? few : nullptr;
+}
+
 // One call, as its tasks see it.
 struct Job {
   const ConvSpec& spec;
@@ -66,6 +74,12 @@ struct Job {
   size_t out_h, out_w, rows;        // rows: all output positions
   size_t row_blocks, panel_blocks;  // tasks = groups * panel_blocks * row_blocks
   std::atomic<bool> failed{false};
+
+  // Bytes of a panel as it is packed, as `expand` takes it, as `multiply` reads it.
+  size_t packed_bytes() const { return packed_panel_bytes(spec.bits, spec.k4()); }
+  bool is_unpacked() const { return spec.bits < 8 && &dense != few_of(spec.bits); }
+  size_t plain_bytes() const { return is_unpacked() ? spec.k4() * kStepBytes : packed_bytes(); }
+  size_t panel_bytes() const { return plain_bytes() * (dense.expand ? dense.expanded_bytes : 1); }
 
   bool is_direct() const {
     const Window& v = spec.window;
@@ -182,11 +196,13 @@ size_t rows_at_once(const Dense& dense, size_t stride) {
   return fit < dense.rows ? dense.rows : fit < most ? fit : most;
 }
 
-// All of k in parts, so that a panel's part stays in the first-level cache; the last part ends in the epilogue.
+// All of k in parts, so that a panel's part stays in the first-level cache while many rows go by; the last part ends in
+// the epilogue.
 void multiply_block(const Dense& dense, Product product, const void* b, size_t k4, const Stages& stages,
                     const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
   const size_t b_of_k4 = product.b_stride / (k4 ? k4 : 1), most = kPartBytes / (b_of_k4 ? b_of_k4 : 1);
-  const size_t parts = k4 && !product.runs.first ? divide_up(k4, most) : 1;  // runs are of all of k
+  const bool is_cut = k4 && product.rows > kFewRows && !product.runs.first;  // runs are of all of k
+  const size_t parts = is_cut ? divide_up(k4, most) : 1;
   const char* a = static_cast<const char*>(product.a);
   product.init = stages.bias;
   for (size_t i = 0; i < parts; ++i) {
@@ -228,18 +244,25 @@ void change(const Stages& stages, uint8_t* y, size_t n) {
 }
 
 struct Scratch {
-  Buffer a, b, acc;
+  Buffer a, b, plain, acc;
 };
 thread_local Scratch scratch;
 
 // A task's weights as `multiply` reads them; null if there is no memory. `prepared` says which the scratch holds.
 const void* find_weights(const Job& job, size_t group, size_t first, size_t last, size_t which, size_t* prepared) {
-  const size_t bytes = job.spec.k4() * kPanel * 4;
-  const int8_t* packed = job.spec.packed + (group * job.columns.panels() + first) * bytes;
-  if (!job.dense.expand) return packed;
-  void* room = scratch.b.reserve((last - first) * bytes * job.dense.expanded_bytes);
-  if (room && *prepared != which) job.dense.expand(packed, job.spec.k4(), last - first, room);
+  const size_t k4 = job.spec.k4(), panels = last - first;
+  const char* all = static_cast<const char*>(job.spec.packed);
+  const void* plain = all + (group * job.columns.panels() + first) * job.packed_bytes();
+  const bool is_new = *prepared != which;
   *prepared = which;
+  if (job.is_unpacked()) {
+    int8_t* room = scratch.plain.array<int8_t>(panels * job.plain_bytes());
+    if (room && is_new) isa()->low_bits.of(job.spec.bits)(static_cast<const uint8_t*>(plain), k4, panels, room);
+    plain = room;
+  }
+  if (!job.dense.expand || !plain) return plain;
+  void* room = scratch.b.reserve(panels * job.panel_bytes());
+  if (room && is_new) job.dense.expand(static_cast<const int8_t*>(plain), k4, panels, room);
   return room;
 }
 
@@ -263,7 +286,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   if (!b || !block || !acc) return false;
   Product product = {};
   product.a_stride = stride;
-  product.b_stride = k4 * kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
+  product.b_stride = job.panel_bytes();
   product.columns = columns;
   product.runs = job.fours.runs(group * panels + p0);
   const bool is_changed = is_changed_later(stages);
@@ -297,7 +320,7 @@ void work(Job& job, Queue& queue) {
 // How a call is cut into tasks: weights of a task fit the cache, and every thread gets a few.
 void cut(Job* job, int threads) {
   const size_t panels = job->columns.panels();
-  const size_t panel_bytes = job->spec.k4() * kPanel * 4 * (job->dense.expand ? job->dense.expanded_bytes : 1);
+  const size_t panel_bytes = job->panel_bytes();
   const size_t most = panel_bytes < kExpandedBytes ? kExpandedBytes / panel_bytes : 1;
   job->panel_blocks = divide_up(panels, most);
   job->row_blocks = 1;
@@ -317,12 +340,26 @@ void cut(Job* job, int threads) {
 
 const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
+  if (spec.bits == 8) return prepare_bytes(spec, columns);
+  const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
+  Buffer bytes;
+  int8_t* room = bytes.array<int8_t>(panels * spec.k4() * kStepBytes);
+  if (!room) return "out of memory";
+  isa()->low_bits.of(spec.bits)(static_cast<const uint8_t*>(spec.packed), spec.k4(), panels, room);
+  ConvSpec plain = spec;
+  plain.packed = room;
+  return prepare_bytes(plain, columns);
+}
+
+// `spec` has the weights as s8, for this call.
+const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& columns) {
   if (!is_padded_with_zeros(spec)) return "w is not zero where it is padding";
   const DenseKernels& kernels = isa()->dense;
   const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
-  dense_ = fours_.choose(kernels, spec.packed, panels, spec.k4());
-  if (Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
-  return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec_);
+  dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
+  const bool is_small = dense_ == &kernels.small || dense_ == &kernels.smallest;  // as fast, and stays packed
+  if (spec.bits == 8 && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
+  return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec);
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
@@ -333,9 +370,8 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
-  const Dense& few = isa()->dense.few;
-  const bool is_few = rows <= kFewRows && few.multiply && few.held == dense_->held;
-  const Dense& dense = is_few ? few : *dense_;
+  const Dense* few = rows <= kFewRows ? few_of(spec_.bits) : nullptr;
+  const Dense& dense = few && few->held == dense_->held ? *few : *dense_;
   Job job = {spec_, dense, fours_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
   run_queue(parallel, spec_.groups * job.panel_blocks * job.row_blocks, work, &job);

@@ -4,7 +4,7 @@
 //
 // m counts output positions (image, row, column), k kernel positions and channels: (ky * kw + kx) * C + channel.
 // Layouts    x: u8 [N][H][W][groups * C], or [N][groups * C][H][W] where `planar`; w: "k4n16", see dense.h, one block of
-//            panels a group; outputs and residual [m][outputs]. Padding counts as x_zero_point, so it adds nothing.
+//            panels a group, or with fewer bits, see low_bits.h; outputs and residual [m][outputs]. Padding counts as x_zero_point, so it adds nothing.
 #ifndef MULSHIFT_SRC_CONV_H
 #define MULSHIFT_SRC_CONV_H
 
@@ -36,10 +36,12 @@ struct ConvSpec {
   size_t groups = 1, channels = 0, outputs = 0;  // channels: of one group; outputs: of all groups
   int32_t x_zero_point = 0;
   bool planar = false;
-  const int8_t* packed = nullptr;  // stays the caller's, must outlive the node
+  const void* packed = nullptr;  // stays the caller's, must outlive the node
+  int bits = 8;                  // of a weight: s8 as in dense.h, or fewer as in low_bits.h
 
   size_t depth() const { return window.h * window.w * channels; }
   size_t k4() const { return (depth() + 3) / 4; }
+  const int8_t* bytes() const { return static_cast<const int8_t*>(packed); }  // of 8 bits
 };
 
 struct Image {
@@ -58,6 +60,8 @@ class Conv {
   const ConvSpec& spec() const { return spec_; }
 
  private:
+  const char* prepare_bytes(const ConvSpec& spec, const ColumnInputs& columns);
+
   ConvSpec spec_;
   const Dense* dense_ = nullptr;
   Fours fours_;

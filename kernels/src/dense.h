@@ -90,8 +90,13 @@ struct DenseKernels {
   // Weights of which most neighbours, of two steps at a time, fit 16 bits: `runs` of the product says which. `fours` for
   // weights that are pair_safe too, `any_fours` for all others. multiply is null likewise.
   Dense fours, any_fours;
+  // Weights of which each is at most 8, or 2, from 0: sums stay in 16 bits for longer. multiply is null likewise.
+  Dense small, smallest;
   // At most kFewRows rows: weights are used too seldom to be expanded first. Takes the same a as `any`; null likewise.
   Dense few;
+  // The same straight from weights packed to 4 or 2 bits (low_bits.h), all of k at once. Take the same a as `small`, or as
+  // `any` where there is no `small`; null likewise.
+  Dense packed_four, packed_two;
 
   // 3x3 convolutions in fewer products, over `any`, whose elements are then s16; null where that gains nothing.
   const WinogradKernels* winograd;

@@ -175,7 +175,7 @@ void work(Job& job, Queue& queue) {
 
 const char* Depthwise::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
-  const Weights w = {spec.packed, spec.window.h * spec.window.w, spec.outputs};
+  const Weights w = {spec.bytes(), spec.window.h * spec.window.w, spec.outputs};
   ColumnInputs one_group = columns;
   one_group.groups = 1;
   if (const char* error = columns_.prepare(one_group, spec.x_zero_point, sums, &w)) return error;

@@ -27,6 +27,16 @@ bool fits(const int8_t* w) {
   return true;
 }
 
+// The weight farthest from 0.
+int farthest(const int8_t* packed, size_t n) {
+  int most = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const int far = packed[i] < 0 ? -packed[i] : packed[i];
+    most = far > most ? far : most;
+  }
+  return most;
+}
+
 // In quarters of what two steps of two at once save: how many of all double steps may be others.
 bool pays(size_t others, size_t all, bool pair_safe) { return pair_safe ? 4 * others < 3 * all : 4 * others < all; }
 
@@ -69,6 +79,9 @@ size_t Fours::count(const int8_t* packed, size_t panels, size_t k4, uint32_t* fi
 
 const Dense* Fours::choose(const DenseKernels& kernels, const int8_t* packed, size_t panels, size_t k4) {
   used_ = false;
+  const int most = kernels.small.multiply ? farthest(packed, panels * k4 * kStep) : kMost;
+  if (most <= 2) return &kernels.smallest;
+  if (most <= 8) return &kernels.small;
   const bool safe = kernels.pair_safe.multiply && is_pair_safe(packed, panels * k4 * kStep / 2);
   const Dense* plain = safe ? &kernels.pair_safe : &kernels.any;
   const Dense* fours = safe ? &kernels.fours : &kernels.any_fours;

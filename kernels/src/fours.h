@@ -1,4 +1,4 @@
-// Which steps along k of constant weights can be taken two at a time with sums in 16 bits, and how to multiply by it.
+// How to multiply by constant weights: which of their sums along k fit 16 bits.
 //
 // A step is four k of a packed panel; w0..w3 one column's weights at k = 0, 1 (or 2, 3) of two neighbouring steps:
 //

@@ -11,6 +11,7 @@ struct DepthwiseKernels;
 struct ElementwiseKernels;
 struct HadamardKernels;
 struct LerpKernels;
+struct LowBitsKernels;
 struct NormKernels;
 struct PackKernels;
 struct PoolKernels;
@@ -26,6 +27,7 @@ struct Isa {
   const ElementwiseKernels& elementwise;
   const HadamardKernels& hadamard;
   const LerpKernels& lerp;
+  const LowBitsKernels& low_bits;
   const NormKernels& norm;
   const PackKernels& pack;
   const PoolKernels& pool;

@@ -20,7 +20,7 @@ size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 int weight(const ConvSpec& spec, size_t tap, size_t channel, size_t n) {
   const size_t k = tap * spec.channels + channel;
-  return spec.packed[((n / kPanel * spec.k4() + k / 4) * kPanel + n % kPanel) * 4 + k % 4];
+  return spec.bytes()[((n / kPanel * spec.k4() + k / 4) * kPanel + n % kPanel) * 4 + k % 4];
 }
 
 // 2G g (2G)' of one channel and column.
@@ -71,7 +71,7 @@ thread_local Scratch scratch;
 size_t weights_step_of(size_t channels) { return channels * kPanel + 32; }
 
 void transform_panel(const ConvSpec& spec, size_t panel, int16_t* out) {
-  const int8_t* packed = spec.packed + panel * spec.k4() * kPanel * 4;
+  const int8_t* packed = spec.bytes() + panel * spec.k4() * kPanel * 4;
   isa()->dense.winograd->weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
 }
 

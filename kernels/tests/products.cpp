@@ -6,6 +6,7 @@
 #include "conv.h"
 #include "depthwise.h"
 #include "draw.h"
+#include "low_bits.h"
 #include "ratios.h"
 
 namespace mulshift {
@@ -19,6 +20,8 @@ struct Case {
   bool depthwise = false, accumulate = false;
   Image image = {};
   Bytes w, x, r, entries;
+  Bytes few;     // w in `bits` bits, for a second product that must give the same
+  int bits = 8;
   std::vector<ColumnSums> sums;  // a column
   std::vector<int32_t> bias, b, c;
   Stages stages = {};
@@ -59,6 +62,12 @@ int8_t weight(int kind) {
       return static_cast<int8_t>(draw(-1, 1));
     case 3:
       return static_cast<int8_t>(one_in(100) ? draw(-64, 64) : draw(-31, 32));  // and most fours
+    case 5:
+      return static_cast<int8_t>(one_in(8) ? pick({-8, 7}) : draw(-8, 7));  // 4 bits
+    case 6:
+      return static_cast<int8_t>(one_in(8) ? -2 : draw(-2, 1));  // 2 bits
+    case 7:
+      return static_cast<int8_t>(pick({-1, 1}));
     case 4:
       return static_cast<int8_t>(one_in(1000) ? draw(-128, 127) : pick({-32, 0, 32}));
     default:
@@ -74,13 +83,31 @@ size_t place(const Case& c, size_t group, size_t n, size_t k) {
   return (((group * panels + n / 16) * s.k4() + k / 4) * 16 + n % 16) * 4 + k % 4;
 }
 
+// The same weights in fewer bits where all fit.
+void pack(Case* c, int kind) {
+  const ConvSpec& s = c->spec;
+  c->bits = kind == 5 ? 4 : kind == 6 ? 2 : kind == 7 && s.depth() % 4 == 0 ? 1 : 8;
+  if (c->bits == 8) return;
+  const size_t panel = packed_panel_bytes(c->bits, s.k4()), steps = 8 / static_cast<size_t>(c->bits);
+  const size_t panels = c->w.size() / (s.k4() * kStepBytes);
+  c->few.assign(panels * panel, 0);
+  for (size_t i = 0; i < c->w.size(); ++i) {
+    const size_t step = i / kStepBytes % s.k4(), row = i / kStepBytes / s.k4() * panel / kStepBytes + step / steps;
+    const int w = c->w[i] == 0 && c->bits == 1 ? -1 : static_cast<int8_t>(c->w[i]);  // columns that are padding
+    const int field = c->bits == 1 ? (w + 1) / 2 : w + (1 << (c->bits - 1));
+    char& byte = c->few[row * kStepBytes + i % kStepBytes];
+    byte = static_cast<char>(byte | field << step % steps * static_cast<size_t>(c->bits));
+  }
+}
+
 void draw_weights(Case* c) {
   ConvSpec& s = c->spec;
   s.x_zero_point = pick({0, 255, 128, draw(0, 255)});
   const size_t per_group = s.outputs / s.groups, panels = (per_group + 15) / 16;
   const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
   c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
-  const int kind = draw(0, 5), largest = one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
+  const bool low = c->image.h * c->image.w <= 5 && one_in(2);
+  const int kind = low ? draw(5, 7) : draw(0, 8), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
   for (size_t g = 0; g < groups; ++g) {
     for (size_t n = 0; n < columns; ++n) {
       ColumnSums sums = {0, 0};
@@ -93,7 +120,8 @@ void draw_weights(Case* c) {
       c->sums.push_back(sums);
     }
   }
-  s.packed = reinterpret_cast<const int8_t*>(c->w.data());
+  s.packed = c->w.data();
+  if (!c->depthwise) pack(c, kind);
 }
 
 // Small, as in networks, or as large as the accumulator allows; rarely one more, which is refused.
@@ -194,10 +222,13 @@ const char* first_way(const Case& c, const ColumnInputs& inputs) {
 const char* best_way(const Case& c) {
   DenseKernels all = {};
   const auto multiply = [](const Product&, int32_t*, size_t) {};
-  all.any.multiply = all.pair_safe.multiply = all.fours.multiply = all.any_fours.multiply = multiply;
+  for (Dense* dense : {&all.any, &all.pair_safe, &all.fours, &all.any_fours, &all.small, &all.smallest}) {
+    dense->multiply = multiply;
+  }
   Fours fours;
   const ConvSpec& s = c.spec;
-  const Dense* best = fours.choose(all, s.packed, s.groups * ((s.outputs / s.groups + 15) / 16), s.k4());
+  const Dense* best = fours.choose(all, s.bytes(), s.groups * ((s.outputs / s.groups + 15) / 16), s.k4());
+  if (best == &all.small || best == &all.smallest) return best == &all.small ? "small" : "smallest";
   const bool mixed = fours.runs(0).first && c.w.size() && fours.runs(0).counts[0] < s.k4() / 2;
   if (best == &all.fours) return mixed ? "some fours of pairs" : "fours of pairs";
   if (best == &all.any_fours) return mixed ? "some fours" : "fours";
@@ -210,6 +241,7 @@ void print(const Case& c, const ColumnInputs& inputs) {
   std::printf(" %zux%zu kernel, %zu groups of %zu to %zu, %zux%zux%zu, first %s", v.h, v.w, s.groups, s.channels, s.outputs,
               c.image.count, c.image.h, c.image.w, first_way(c, inputs));
   if (!c.depthwise) std::printf(", %s", best_way(c));
+  if (c.bits < 8) std::printf(", %d bits", c.bits);
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
@@ -237,6 +269,12 @@ void run_twice(const Case& c, const ColumnInputs& inputs, size_t count) {
     return;
   }
   const Made first = made_by(product, c, count, forward(draw(1, 4)));
+  if (c.bits < 8) {
+    ConvSpec few = c.spec;
+    few.packed = c.few.data();
+    few.bits = c.bits;
+    product.prepare(few, inputs);
+  }
   const auto parallel = pick({backward, at_once, at_once});
   const Made second = made_by(product, c, count, parallel(draw(2, 5)));
   const bool same = first.y == second.y && first.q == second.q;

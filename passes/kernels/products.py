@@ -1,7 +1,11 @@
-"""Conv and Gemm with constant weights on the library's layouts: weights packed here, activations channels last."""
+"""Conv and Gemm with constant weights on the library's layouts: weights packed here, activations channels last.
+
+Weights of which all fit 4, 2 or 1 bits are packed to that.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, Array, attribute, constant, ints
-from mulshift.ir.operators.packing import K4N16, TAPS, pack_conv, pack_gemm, pack_taps
+from mulshift.ir.operators.packing import K4N16, LOW_BITS, TAPS, least_bits, pack_bits, pack_conv, pack_gemm, pack_taps
 from mulshift.passes.kernels.relayout import Relayout, StaysError
 
 FEW_CHANNELS = 4
@@ -26,17 +30,18 @@ def conv(state: Relayout, node: ir.Node) -> str:
     w = weights if rank == 4 else weights[:, :, None]
     group = int(attribute(node, "group", 1))
     channels = _channel_numbers(state, node, w.shape[0])
-    attributes: dict[str, Any] = {"w_shape": list(w.shape), "layout": K4N16, "group": group, **_window(node, rank - 2)}
-    x, name = node.inputs[0], _suffixed("ConvNhwc", node)
+    attributes: dict[str, Any] = {"w_shape": list(w.shape), "group": group, **_window(node, rank - 2)}
+    x = node.inputs[0]
     if group > 1 and w.shape[:2] == (group, 1):
-        name, attributes["layout"] = _suffixed("DepthwiseNhwc", node), TAPS
-        packed = _packed(state, node, f"{TAPS}", TAPS, pack_taps(w))
+        name, layout, packed = "DepthwiseNhwc", TAPS, pack_taps(w)
+    elif rank == 4 and w.shape[1] * group <= FEW_CHANNELS and not state.has_twin(x):
+        name, layout, packed = "ConvFromNchw", K4N16, pack_conv(w, group)
     else:
-        packed = _packed(state, node, f"{K4N16} {group}", K4N16, pack_conv(w, group))
-        if rank == 4 and w.shape[1] * group <= FEW_CHANNELS and not state.has_twin(x):
-            name = _suffixed("ConvFromNchw", node)
+        name, layout, packed = _in_few_bits("ConvNhwc", pack_conv(w, group), w, math.prod(w.shape[1:]))
+    attributes["layout"], name = layout, _suffixed(name, node)
+    held = _packed(state, node, f"{layout} {group}", layout, packed)
     moved = x if name.startswith("ConvFromNchw") else state.twin(x, node, rank)
-    state.rewrite(node, [moved, packed, *channels], _numbers(node) | attributes, rank, name, DOMAIN)
+    state.rewrite(node, [moved, held, *channels], _numbers(node) | attributes, rank, name, DOMAIN)
     return name
 
 
@@ -44,15 +49,24 @@ def gemm(state: Relayout, node: ir.Node) -> str:
     """GemmPacked in the place of Gemm."""
     w = _weights(node)
     channels = _channel_numbers(state, node, w.shape[1])
-    attributes = _numbers(node) | {"w_shape": list(w.shape), "layout": K4N16}
-    packed = _packed(state, node, f"{K4N16} gemm", K4N16, pack_gemm(w))
-    node.op_type = _suffixed("GemmPacked", node)
-    for i, value in enumerate((packed, *channels)):
+    name, layout, packed = _in_few_bits("GemmPacked", pack_gemm(w), w, w.shape[0])
+    attributes = _numbers(node) | {"w_shape": list(w.shape), "layout": layout}
+    held = _packed(state, node, f"{layout} gemm", layout, packed)
+    node.op_type = _suffixed(name, node)
+    for i, value in enumerate((held, *channels)):
         node.replace_input_with(i + 1, value)
     node.attributes.clear()
     for key, value in attributes.items():
         node.attributes[key] = ir.convenience.convert_attribute(key, value)
     return node.op_type
+
+
+def _in_few_bits(name: str, packed: Array, w: Array, depth: int) -> tuple[str, str, Array]:
+    """Operator, layout and weights of k4n16, packed to as few bits as hold all of w."""
+    bits = least_bits(w, depth)
+    if bits == 8:
+        return name, K4N16, packed
+    return f"{name}Int{bits}", LOW_BITS[bits], pack_bits(packed, bits)
 
 
 def _suffixed(name: str, node: ir.Node) -> str:

@@ -3,6 +3,7 @@
 #include "../isa.h"
 #include "../simd/avx2.h"
 #include "avx2_dense.h"
+#include "avx2_small.h"
 #include "avx2_winograd.h"
 #include "tables.h"
 #include "x86_table.h"
@@ -12,8 +13,17 @@ namespace {
 
 using V = avx2::V;
 
-const DenseKernels dense = {avx2::kDense, avx2::kPairSafe, avx2::kFours<avx2::SlowU8>,
-                            avx2::kFours<avx2::SlowS16>, avx2::kFew, &avx2::kWinograd, Finish<V>::run};
+const DenseKernels dense = {avx2::kDense,
+                            avx2::kPairSafe,
+                            avx2::kFours<avx2::SlowU8>,
+                            avx2::kFours<avx2::SlowS16>,
+                            avx2::kSmall<8>,
+                            avx2::kSmall<32>,
+                            avx2::kFew,
+                            avx2::kPacked<4>,
+                            avx2::kPacked<2>,
+                            &avx2::kWinograd,
+                            Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};

@@ -3,6 +3,7 @@
 #include "../isa.h"
 #include "../simd/avx512.h"
 #include "avx512vnni_dense.h"
+#include "avx512vnni_packed.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -10,7 +11,8 @@ namespace {
 
 using V = avx512::V;
 
-const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, nullptr, Finish<V>::run};
+const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, {}, {}, avx512::kPacked<4>,
+                            avx512::kPacked<2>, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

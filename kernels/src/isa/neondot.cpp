@@ -3,6 +3,7 @@
 #include "../isa.h"
 #include "../simd/neon.h"
 #include "neondot_dense.h"
+#include "neondot_packed.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -10,7 +11,8 @@ namespace {
 
 using V = neon::V;
 
-const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, nullptr, Finish<V>::run};
+const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, {}, {}, neon::kPacked<4>,
+                            neon::kPacked<2>, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

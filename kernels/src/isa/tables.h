@@ -6,6 +6,7 @@
 #include "../hadamard.h"
 #include "../isa.h"
 #include "../lerp.h"
+#include "../low_bits.h"
 #include "../norm.h"
 #include "../pack.h"
 #include "../pool.h"
@@ -22,6 +23,7 @@ struct Tables {
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
   static constexpr HadamardKernels hadamard = {Hadamard<V>::group};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
+  static constexpr LowBitsKernels low_bits = {unpack<V, 4>, unpack<V, 2>, unpack<V, 1>};
   static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
   static constexpr PackKernels pack = {Pack<V>::rows, Pack<V>::columns};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
@@ -33,7 +35,7 @@ struct Tables {
   // The row of an instruction set: what it brings itself, the rest from here.
   static constexpr Isa isa(const char* name, const DenseKernels& dense, const DepthwiseKernels& depthwise,
                            const TableKernels& own_table = table) {
-    return {name, dense, depthwise, elementwise, hadamard, lerp, norm, pack, pool, reduce, rotary, softmax, own_table};
+    return {name, dense, depthwise, elementwise, hadamard, lerp, low_bits, norm, pack, pool, reduce, rotary, softmax, own_table};
   }
 };
 

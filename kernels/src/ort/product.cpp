@@ -1,4 +1,4 @@
-// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, each with any of the stages Add, Table, Requantize after it, and
+// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits, each with any of the stages Add, Table, Requantize after it, and
 // each as an accumulator alone.
 //
 // inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
@@ -8,6 +8,7 @@
 
 #include "../conv.h"
 #include "../depthwise.h"
+#include "../low_bits.h"
 #include "../ratios.h"
 #include "operator.h"
 #include "serial.h"
@@ -16,7 +17,32 @@ namespace mulshift {
 namespace ort {
 namespace {
 
-enum Base : int { conv_nhwc, conv_from_nchw, depthwise_nhwc, gemm_packed };
+// `bits` of a weight; `layout` of w.
+struct Form {
+  bool is_gemm, is_planar, is_depthwise;
+  int bits;
+  const char* layout;
+};
+
+enum Base : int {
+  conv_nhwc,
+  conv_from_nchw,
+  depthwise_nhwc,
+  gemm_packed,
+  conv_nhwc_int4,
+  conv_nhwc_int2,
+  conv_nhwc_int1,
+  gemm_packed_int4,
+  gemm_packed_int2,
+  gemm_packed_int1
+};
+
+constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, false, 8, "k4n16"},
+                           {false, false, true, 8, "taps"},     {true, false, false, 8, "k4n16"},
+                           {false, false, false, 4, "k4n16s4"}, {false, false, false, 2, "k4n16s2"},
+                           {false, false, false, 1, "k4n16s1"}, {true, false, false, 4, "k4n16s4"},
+                           {true, false, false, 2, "k4n16s2"},  {true, false, false, 1, "k4n16s1"}};
+
 enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
 
 constexpr int64_t kMost = INT32_MAX;
@@ -41,7 +67,7 @@ void to_nhwc(const uint8_t* x, size_t count, size_t channels, size_t pixels, uin
 
 class Product final : public Kernel {
  public:
-  Product(Base base, unsigned stages) : base_(base), chosen_(stages) {}
+  Product(const Form& form, unsigned stages) : form_(form), chosen_(stages) {}
 
   void read(Node& node) override {
     read_shape(node);
@@ -53,7 +79,7 @@ class Product final : public Kernel {
     ColumnInputs columns = {spec_.outputs, spec_.groups, bias.as<int32_t>(), nullptr, nullptr, true, spec_.x_zero_point};
     if (chosen_ != accumulate) read_stages(node, &columns);
     if (!node.ok()) return;
-    const char* wrong = base_ == depthwise_nhwc ? depthwise_.prepare(spec_, columns) : conv_.prepare(spec_, columns);
+    const char* wrong = form_.is_depthwise ? depthwise_.prepare(spec_, columns) : conv_.prepare(spec_, columns);
     if (wrong) node.fail("%s", wrong);
   }
 
@@ -62,7 +88,7 @@ class Product final : public Kernel {
     if (!call.ok()) return false;
     Shape out;
     Image image;
-    if (!(base_ == gemm_packed ? find_rows(call, x.shape, &out, &image) : find_image(call, x.shape, &out, &image))) {
+    if (!(form_.is_gemm ? find_rows(call, x.shape, &out, &image) : find_image(call, x.shape, &out, &image))) {
       return false;
     }
     const void* r = nullptr;
@@ -77,7 +103,7 @@ class Product final : public Kernel {
     void* q = stages_.again ? call.output(1, out) : nullptr;
     if (!call.ok()) return false;
     const uint8_t* data = x.as<uint8_t>();
-    if (base_ == conv_from_nchw) {
+    if (form_.is_planar) {
       thread_local Buffer turned;
       uint8_t* room = turned.array<uint8_t>(x.shape.count());
       if (!room) return call.fail("out of memory");
@@ -85,7 +111,7 @@ class Product final : public Kernel {
       data = room;
     }
     const Parallel parallel = work(image, out) < kSmall ? serial() : call.parallel();
-    const char* wrong = base_ == depthwise_nhwc ? depthwise_.run(stages_, image, data, y, r, q, parallel)
+    const char* wrong = form_.is_depthwise ? depthwise_.run(stages_, image, data, y, r, q, parallel)
                                                 : conv_.run(stages_, image, data, y, r, q, parallel);
     return wrong ? call.fail("%s", wrong) : true;
   }
@@ -94,7 +120,7 @@ class Product final : public Kernel {
   static constexpr size_t kSmall = 1 << 16;  // products below which a second thread costs more than it brings
 
   size_t work(const Image&, const Shape& out) const {
-    return out.count() * (base_ == depthwise_nhwc ? spec_.window.h * spec_.window.w : spec_.depth());
+    return out.count() * (form_.is_depthwise ? spec_.window.h * spec_.window.w : spec_.depth());
   }
 
   static bool same(const Shape& a, const Shape& b) {
@@ -105,14 +131,14 @@ class Product final : public Kernel {
     spec_.x_zero_point = node.zero_point("x_zero_point", Type::u8);
     const Tensor w = node.constant(1, "w");
     const Text layout = node.text("layout");
-    const char* wanted = base_ == depthwise_nhwc ? "taps" : "k4n16";
     if (!node.ok()) return;
-    if (std::strcmp(layout.value, wanted) != 0) {
-      node.fail("w is laid out as '%s', this library reads '%s'", layout.value, wanted);
+    if (std::strcmp(layout.value, form_.layout) != 0) {
+      node.fail("w is laid out as '%s', this library reads '%s'", layout.value, form_.layout);
       return;
     }
-    base_ == gemm_packed ? read_matrix(node, w) : read_window(node, w);
-    spec_.packed = w.as<int8_t>();
+    form_.is_gemm ? read_matrix(node, w) : read_window(node, w);
+    spec_.packed = w.data;
+    spec_.bits = form_.bits;
   }
 
   void read_matrix(Node& node, const Tensor& w) {
@@ -141,7 +167,7 @@ class Product final : public Kernel {
                     size(pads[1]),  size(pads[2]),  size(pads[3]),    size(dilations[0]), size(dilations[1])};
     if (spec_.outputs % spec_.groups) {
       node.fail("%zu outputs do not divide into %zu groups", spec_.outputs, spec_.groups);
-    } else if (base_ == depthwise_nhwc) {
+    } else if (form_.is_depthwise) {
       check_taps(node, w);
     } else {
       check_packed(node, w);
@@ -159,7 +185,8 @@ class Product final : public Kernel {
 
   void check_packed(Node& node, const Tensor& w) const {
     const size_t panels = (spec_.outputs / spec_.groups + kPanel - 1) / kPanel;
-    const size_t wanted[5] = {spec_.groups, panels, spec_.k4(), kPanel, 4};
+    const size_t rows = packed_panel_bytes(form_.bits, spec_.k4()) / kStepBytes;
+    const size_t wanted[5] = {spec_.groups, panels, rows, kPanel, 4};
     bool fits = w.shape.rank == 5;
     for (size_t i = 0; fits && i < 5; ++i) fits = w.shape.size(i) == wanted[i];
     if (!fits) node.fail("w must be [%zu, %zu, %zu, 16, 4] for its w_shape", wanted[0], wanted[1], wanted[2]);
@@ -254,7 +281,7 @@ class Product final : public Kernel {
 
   bool find_image(Call& call, const Shape& x, Shape* out, Image* image) const {
     if (x.rank != 4) return call.fail("x must have 4 axes, it has %zu", x.rank);
-    const bool planar = base_ == conv_from_nchw;
+    const bool planar = form_.is_planar;
     const size_t channels = x.size(planar ? 1 : 3), wanted = spec_.groups * spec_.channels;
     if (channels != wanted) return call.fail("x has %zu channels, w has %zu", channels, wanted);
     const Window& v = spec_.window;
@@ -268,7 +295,7 @@ class Product final : public Kernel {
     return true;
   }
 
-  const Base base_;
+  const Form form_;
   const unsigned chosen_;
   ConvSpec spec_;
   Stages stages_ = {};
@@ -281,7 +308,7 @@ class Product final : public Kernel {
 
 template <Base BASE, unsigned STAGES>
 Kernel* make_product() {
-  return new (std::nothrow) Product(BASE, STAGES);
+  return new (std::nothrow) Product(kForms[BASE], STAGES);
 }
 
 void say(const Inference& inference, const OpenShape& out, size_t outputs) {
@@ -320,8 +347,13 @@ void infer_image(const Inference& inference) {
 
 template <Base BASE, size_t OUTPUTS>
 constexpr void (*infer_of())(const Inference&) {
-  if (BASE == gemm_packed) return infer_rows<OUTPUTS>;
-  return infer_image<BASE == conv_from_nchw, OUTPUTS>;
+  if (kForms[BASE].is_gemm) return infer_rows<OUTPUTS>;
+  return infer_image<kForms[BASE].is_planar, OUTPUTS>;
+}
+
+template <Base BASE>
+constexpr Types weight_type() {
+  return kForms[BASE].bits == 8 ? S8 : U8;
 }
 
 constexpr Types kResidual = U8 | S8 | S16, kTable = U8 | S8 | S16;
@@ -333,7 +365,7 @@ constexpr OutputType y_type(unsigned stages) {
 template <Base BASE, unsigned STAGES>
 constexpr Operator fused(const char* name) {
   constexpr size_t outputs = STAGES & again_stage ? 2 : 1;
-  Operator row = {name,    make_product<BASE, STAGES>, 5, {U8, S8, S32, S32, S32}, outputs, {y_type(STAGES), said_by("q_dtype")},
+  Operator row = {name,    make_product<BASE, STAGES>, 5, {U8, weight_type<BASE>(), S32, S32, S32}, outputs, {y_type(STAGES), said_by("q_dtype")},
                   infer_of<BASE, outputs>()};
   if (STAGES & add_stage) row.types[row.inputs++] = kResidual;
   if (STAGES & table_stage) row.types[row.inputs++] = kTable;
@@ -346,7 +378,7 @@ constexpr Operator fused(const char* name) {
 
 template <Base BASE>
 constexpr Operator accumulator(const char* name) {
-  return {name, make_product<BASE, accumulate>, 3, {U8, S8, S32}, 1, {always(Type::s32)}, infer_of<BASE, 1>()};
+  return {name, make_product<BASE, accumulate>, 3, {U8, weight_type<BASE>(), S32}, 1, {always(Type::s32)}, infer_of<BASE, 1>()};
 }
 
 #define MULSHIFT_PRODUCTS(BASE, NAME)                                                                 \
@@ -359,7 +391,10 @@ constexpr Operator accumulator(const char* name) {
 
 const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(conv_nhwc, "ConvNhwc"), MULSHIFT_PRODUCTS(conv_from_nchw, "ConvFromNchw"),
-    MULSHIFT_PRODUCTS(depthwise_nhwc, "DepthwiseNhwc"), MULSHIFT_PRODUCTS(gemm_packed, "GemmPacked")};
+    MULSHIFT_PRODUCTS(depthwise_nhwc, "DepthwiseNhwc"), MULSHIFT_PRODUCTS(gemm_packed, "GemmPacked"),
+    MULSHIFT_PRODUCTS(conv_nhwc_int4, "ConvNhwcInt4"), MULSHIFT_PRODUCTS(conv_nhwc_int2, "ConvNhwcInt2"),
+    MULSHIFT_PRODUCTS(conv_nhwc_int1, "ConvNhwcInt1"), MULSHIFT_PRODUCTS(gemm_packed_int4, "GemmPackedInt4"),
+    MULSHIFT_PRODUCTS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_PRODUCTS(gemm_packed_int1, "GemmPackedInt1")};
 
 }  // namespace ort
 }  // namespace mulshift

@@ -102,6 +102,9 @@ struct V {
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
     x86::transpose(a, b, c, d, out, stride);
   }
+  static void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
+    x86::fields(x, shift, mask, scale, half, out);
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     add_in_place(sum.lo, _mm256_madd_epi16(read256(x), read256(w)));
     add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));

@@ -75,6 +75,9 @@ struct V {
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
     x86::transpose(a, b, c, d, out, stride);
   }
+  static void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
+    x86::fields(x, shift, mask, scale, half, out);
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
   }

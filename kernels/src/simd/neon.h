@@ -91,6 +91,12 @@ struct V {
     vst1q_s8(out + 2 * stride, vreinterpretq_s8_s64(vzip1q_s64(xy1, zw1)));
     vst1q_s8(out + 3 * stride, vreinterpretq_s8_s64(vzip2q_s64(xy1, zw1)));
   }
+  static void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
+    const uint8x16_t shifted = vshlq_u8(vld1q_u8(x), vdupq_n_s8(static_cast<int8_t>(-shift)));
+    const int8x16_t field = vreinterpretq_s8_u8(vandq_u8(shifted, vdupq_n_u8(static_cast<uint8_t>(mask))));
+    const int8x16_t scaled = scale == 1 ? field : vaddq_s8(field, field);
+    vst1q_s8(out, vsubq_s8(scaled, vdupq_n_s8(static_cast<int8_t>(half))));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);

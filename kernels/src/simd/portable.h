@@ -84,6 +84,10 @@ struct V {
       out[4 * i + 3] = d[i];
     }
   }
+  // out = field * scale - half of sixteen bytes, where a field is `mask` bits from `shift` on; scale: 1 or 2.
+  static void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
+    for (int i = 0; i < 16; ++i) out[i] = static_cast<int8_t>((x[i] >> shift & mask) * scale - half);
+  }
   // Four rows of four words of 4 bytes; column i goes to out + i * stride.
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
     for (int i = 0; i < 4; ++i) {

@@ -35,6 +35,14 @@ static inline void transpose(const int8_t* a, const int8_t* b, const int8_t* c, 
   write128(out + 3 * stride, _mm_unpackhi_epi64(xy1, zw1));
 }
 
+// out = field * scale - half of sixteen bytes, where a field is `mask` bits from `shift` on; scale: 1 or 2.
+static inline void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
+  const __m128i shifted = _mm_srl_epi16(read128(x), _mm_cvtsi32_si128(shift));
+  const __m128i field = _mm_and_si128(shifted, _mm_set1_epi8(static_cast<char>(mask)));
+  const __m128i scaled = scale == 1 ? field : _mm_add_epi8(field, field);
+  write128(out, _mm_sub_epi8(scaled, _mm_set1_epi8(static_cast<char>(half))));
+}
+
 }  // namespace x86
 }  // namespace mulshift
 

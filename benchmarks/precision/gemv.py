@@ -1,0 +1,115 @@
+"""One row times a constant matrix at 8, 4 and 2 bits beside MatMulNBits.
+
+python benchmarks/precision/gemv.py [SECONDS]. Sides are timed by turns, one process each, the minimum of all; our nodes
+are checked against the operator table first. Prints one JSON object: threads -> side -> microseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import here  # noqa: F401
+import numpy as np
+import onnx
+from node_models import DOMAIN, OPSET, Node, our_model
+from onnx import TensorProto, helper, numpy_helper
+from processes import measured
+
+from mulshift.ir.operators.packing import K4N16, LOW_BITS, pack_bits, pack_gemm
+
+K, N, ROUNDS = 4096, 4096, 3
+BLOCKS = (32, 128)
+U8 = {"zero_point": 128, "qmin": 0, "qmax": 255, "dtype": int(TensorProto.UINT8)}
+
+
+def ours(bits: int) -> Node:
+    """Uniform u8 by uniform weights; sums spread over u8."""
+    rng = np.random.default_rng(bits)
+    x = rng.integers(0, 256, (1, K), np.uint8)
+    most = 2 ** (bits - 1) - 1
+    w = pack_gemm(rng.integers(-most, most + 1, (K, N)).astype(np.int8))
+    name, layout = ("GemmPacked", K4N16) if bits == 8 else (f"GemmPackedInt{bits}", LOW_BITS[bits])
+    constants = {
+        "w": w if bits == 8 else pack_bits(w, bits),
+        "bias": rng.integers(-1000, 1000, N).astype(np.int32),
+        "b": np.full(1, 9, np.int32),
+        "c": np.full(1, round(np.log2(9 * most * K**0.5)), np.int32),
+    }
+    return Node(name, {"x_zero_point": 128, "w_shape": [K, N], "layout": layout, **U8}, x, constants)
+
+
+def floats() -> tuple[onnx.ModelProto, np.ndarray]:
+    """Float x and w, MatMul."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(1, K)).astype(np.float32), rng.normal(size=(K, N)).astype(np.float32)
+    return _float_model(helper.make_node("MatMul", ["x", "w"], ["y"]), {"w": w}), x
+
+
+def matmul_n_bits(bits: int, block: int) -> tuple[onnx.ModelProto, np.ndarray]:
+    """Symmetric, accuracy level 4: products in int8."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, K)).astype(np.float32)
+    constants = {
+        "w": rng.integers(0, 256, (N, K // block, block * bits // 8), np.uint8),
+        "scales": rng.uniform(0.01, 0.02, N * K // block).astype(np.float32),
+    }
+    sizes = {"K": K, "N": N, "bits": bits, "block_size": block, "accuracy_level": 4}
+    node = helper.make_node("MatMulNBits", ["x", *constants], ["y"], domain="com.microsoft", **sizes)
+    return _float_model(node, constants), x
+
+
+def _float_model(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+    shapes = {"x": (1, K), "y": (1, N)}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    graph = helper.make_graph([node], "node", [x], [y], [numpy_helper.from_array(v, k) for k, v in constants.items()])
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1), helper.make_opsetid(DOMAIN, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def sides(folder: Path) -> Iterator[tuple[str, str]]:
+    """Write the models; (side, engine of transformer/worker.py)."""
+    for bits in (8, 4, 2):
+        node = ours(bits)
+        yield _write(folder, f"ours {bits} bits", our_model(node), node.x), "ours"
+        _check(folder / f"ours {bits} bits.onnx", node)
+    for bits in (8, 4):
+        for block in BLOCKS:
+            name = f"MatMulNBits {bits} bits, block {block}"
+            yield _write(folder, name, *matmul_n_bits(bits, block)), "onnxruntime"
+    yield _write(folder, "float", *floats()), "onnxruntime"
+
+
+def _write(folder: Path, name: str, model: onnx.ModelProto, x: np.ndarray) -> str:
+    onnx.save(model, folder / f"{name}.onnx")
+    np.savez(folder / f"{name}.npz", x=x[None])
+    return name
+
+
+def _check(path: Path, node: Node) -> None:
+    import mulshift
+
+    y = mulshift.session(path, 1).run(None, {"x": node.x})[0]
+    if not np.array_equal(y, node.expected):
+        raise SystemExit(f"{path.stem}: differs from the reference")
+
+
+def main(seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        engines = dict(sides(folder))
+        best: dict[str, dict[str, float]] = {threads: {} for threads in ("1", "2")}
+        for _ in range(ROUNDS):
+            for threads, found in best.items():
+                for side, engine in engines.items():
+                    files = (folder / f"{side}.onnx", folder / f"{side}.npz")
+                    time = measured("transformer/worker", engine, *files, threads, seconds)["milliseconds"] * 1e3
+                    found[side] = min(found.get(side, time), time)
+    sys.stdout.write(json.dumps(best) + "\n")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
