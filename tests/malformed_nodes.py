@@ -11,7 +11,7 @@ import onnx
 from kernel_checks import S8, S16, S32, U8, one_node, output
 
 from mulshift.ir import Array
-from mulshift.ir.operators import packing
+from mulshift.ir.operators import low_bits, packing
 
 EPILOGUE = "AddTableRequantize"
 OPTIONAL = ("strides", "pads", "dilations")
@@ -41,7 +41,7 @@ def draft(base: str) -> Draft:
     """x [1, 5, 5, 6] to 20 channels (depthwise: to 6), or [3, 6] to 20; every stage."""
     rng = np.random.default_rng(1)
     a: dict[str, Any] = {"x_zero_point": 7, "layout": packing.K4N16, **output(U8, 0, 255, 3)}
-    channels, bits = 6 if base == "DepthwiseNhwc" else 20, int(base.partition("Int")[2] or 8)
+    channels, bits = 6 if base == "DepthwiseNhwc" else 20, int(base.partition("Int")[2][:1] or 8)
     if base.startswith("GemmPacked"):
         depth = 8 if bits == 1 else 6
         x, w = rng.integers(0, 256, (3, depth)), _weights(rng, (depth, 20), bits)
@@ -55,8 +55,10 @@ def draft(base: str) -> Draft:
         a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 6 // inner or 1}
         packed = packing.pack_taps(w.astype(S8)) if inner == 1 else packing.pack_conv(w.astype(S8), 1)
         a["layout"] = packing.TAPS if inner == 1 else packing.K4N16
-    if bits < 8:
-        packed, a["layout"] = packing.pack_bits(packed, bits), packing.LOW_BITS[bits]
+    if base.endswith("Blocks"):
+        packed, a["layout"] = low_bits.pack_blocks(packed, 16), low_bits.BLOCKS
+    elif bits < 8:
+        packed, a["layout"] = low_bits.pack_bits(packed, bits), low_bits.LOW_BITS[bits]
     a["w_shape"] = list(w.shape)
     add = {"y_zero_point": 1, "x_multiplier": 100, "y_multiplier": 90, "shift": 7, **output(S8, -128, 127, 0)}
     again = {"x_zero_point": 5, **output(S8, -128, 127, 0)}
@@ -215,7 +217,7 @@ def _overflowing(d: Draft) -> None:
 
 def malformed() -> Iterator[tuple[str, Draft, str]]:
     """(what is wrong, node, part of the message); "" where ONNX Runtime itself may say it."""
-    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked", "GemmPackedInt4"):
+    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked", "GemmPackedInt4", "GemmPackedInt4Blocks"):
         kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
         if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):
             kinds = kinds | BLOCKS

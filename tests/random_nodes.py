@@ -14,7 +14,7 @@ from kernel_checks import S8, S16, S32, U8, integers, one_node, open_session, ou
 from operator_checks import norm_weights, rotary_angles
 
 from mulshift.ir import OPERATORS, Array
-from mulshift.ir.operators import packing
+from mulshift.ir.operators import low_bits, packing
 from mulshift.ir.operators.epilogue import EPILOGUES
 from mulshift.ir.operators.packed import PRODUCTS
 
@@ -133,11 +133,10 @@ def _dtype(code: int) -> Any:
 
 def _product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
     a: dict[str, Any] = {"x_zero_point": int(_pick(rng, [0, 255, 128, rng.integers(0, 256)])), "layout": packing.K4N16}
-    plain, bits = _bits_of(base)
+    plain = _form(base)[0]
     make = {"GemmPacked": _gemm, "DepthwiseNhwc": _depthwise}.get(plain, _conv)
     w, packed, x_of, shape_of = make(base, a, rng)
-    if bits < 8:
-        packed, a["layout"] = packing.pack_bits(packed, bits), packing.LOW_BITS[bits]
+    packed = _packed(packed, base, a, rng)
     a["w_shape"] = list(w.shape)
     constants = {1: packed, 2: _bias(rng, w, base, a["x_zero_point"])}
     if epilogue == "Accumulate":
@@ -189,14 +188,31 @@ def _bias(rng: Rng, w: Array, base: str, x_zero_point: int) -> Array:
     return np.asarray(chosen * rng.choice([-1, 1], most.shape), S32)
 
 
-def _bits_of(base: str) -> tuple[str, int]:
-    """`ConvNhwcInt4` -> (`ConvNhwc`, 4)."""
-    plain, _, bits = base.partition("Int")
-    return plain, int(bits or 8)
+def _form(base: str) -> tuple[str, int, bool]:
+    """`ConvNhwcInt4Blocks` -> (`ConvNhwc`, 4, True)."""
+    plain, _, form = base.partition("Int")
+    return plain, int(form[:1] or 8), form.endswith("Blocks")
+
+
+def _packed(packed: Array, base: str, a: dict[str, Any], rng: Rng) -> Array:
+    """k4n16 on the layout of the base."""
+    _, bits, in_blocks = _form(base)
+    if in_blocks:
+        a["layout"] = low_bits.BLOCKS
+        made = low_bits.pack_blocks(packed, int(_pick(rng, [8, 16, 32])))
+        assert made is not None
+        return made
+    if bits < 8:
+        a["layout"] = low_bits.LOW_BITS[bits]
+        return low_bits.pack_bits(packed, bits)
+    return packed
 
 
 def _weights(rng: Rng, shape: tuple[int, ...], base: str) -> Array:
-    bits = _bits_of(base)[1]
+    _, bits, in_blocks = _form(base)
+    if in_blocks:
+        columns = (shape[0], 1, 1, 1) if base.startswith("ConvNhwc") else shape[-1:]
+        return np.asarray(rng.integers(-8, 8, shape) * rng.integers(1, 16, columns), S8)
     if bits == 1:
         return np.asarray(rng.choice([-1, 1], shape), S8)
     ranges = {4: [(-8, 8), (-8, -7), (7, 8)], 2: [(-2, 2), (-2, -1)]}

@@ -26,7 +26,7 @@ from operator_checks import (
 )
 
 from mulshift.ir import OPERATORS, Array
-from mulshift.ir.operators import packing
+from mulshift.ir.operators import low_bits, packing
 from mulshift.ir.operators.epilogue import EPILOGUES
 from mulshift.ir.operators.packed import PRODUCTS
 
@@ -58,18 +58,38 @@ def test_packed_matrices_come_back(k: int, n: int) -> None:
 def test_few_bits_come_back(k: int, n: int, bits: int) -> None:
     w = integers(np.random.default_rng(k), S8, 4 * k, n) >> (8 - bits)
     w = 2 * w + 1 if bits == 1 else w
-    rows = packing.pack_bits(packing.pack_gemm(w), bits)
+    rows = low_bits.pack_bits(packing.pack_gemm(w), bits)
     assert rows.shape == (1, -(-n // 16), -(-k * bits // 8), 16, 4) and rows.dtype == U8
-    assert np.array_equal(packing.unpack_gemm(packing.unpack_bits(rows, bits), w.shape), w)
-    assert packing.least_bits(w, 4 * k) <= bits
+    assert np.array_equal(packing.unpack_gemm(low_bits.unpack_bits(rows, bits), w.shape), w)
+    assert low_bits.least_bits(w, 4 * k) <= bits
+
+
+@settings(max_examples=40)
+@given(sizes, sizes, st.sampled_from([8, 32, 64]))
+def test_blocks_come_back(k: int, n: int, block: int) -> None:
+    rng = np.random.default_rng(k)
+    multipliers = rng.integers(1, 16, (-(-k // block), n)).repeat(block, 0)[:k]
+    w = (rng.integers(-8, 8, (k, n)) * multipliers).astype(S8)
+    packed = low_bits.pack_blocks(packing.pack_gemm(w), block)
+    assert packed is not None and packed.shape == (1, -(-n // 16), -(-k // block), 16 + 8 * block)
+    assert np.array_equal(packing.unpack_gemm(low_bits.unpack_blocks(packed), w.shape), w)
+
+
+def test_what_is_no_multiple_of_four_bits_fits_no_block() -> None:
+    w = np.array([[17], [34], [-17], [119]], S8)  # 1, 2, -1, 7 times 17
+    assert low_bits.pack_blocks(packing.pack_gemm(w), 32) is not None
+    w[0] = 16
+    assert (
+        low_bits.pack_blocks(packing.pack_gemm(w), 32) is None and low_bits.least_blocks(packing.pack_gemm(w)) is None
+    )
 
 
 def test_the_least_bits() -> None:
     for low, high, bits in ((-8, 7, 4), (-9, 7, 8), (-8, 8, 8), (-2, 1, 2), (-2, 2, 4), (-1, 1, 2), (0, 0, 2)):
-        assert packing.least_bits(np.array([low, 0, high], S8), 3) == bits
-    assert packing.least_bits(np.array([-1, 1], S8), 8) == 1
-    assert packing.least_bits(np.array([-1, 1], S8), 6) == 2, "no zero to pad six with"
-    assert packing.least_bits(np.zeros(0, S8), 0) == 8
+        assert low_bits.least_bits(np.array([low, 0, high], S8), 3) == bits
+    assert low_bits.least_bits(np.array([-1, 1], S8), 8) == 1
+    assert low_bits.least_bits(np.array([-1, 1], S8), 6) == 2, "no zero to pad six with"
+    assert low_bits.least_bits(np.zeros(0, S8), 0) == 8
 
 
 @settings(max_examples=40)
@@ -91,7 +111,7 @@ def test_where_a_weight_lies() -> None:
 
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
-    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 10 * 9
+    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 12 * 9
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
 
 
@@ -101,13 +121,14 @@ class Product:
     def __init__(self, base: str, seed: int, z: int, kind: tuple[Any, int, int]) -> None:
         self.rng = np.random.default_rng(seed)
         self.attributes: dict[str, Any] = {"x_zero_point": z, "layout": packing.K4N16}
-        plain, _, bits = base.partition("Int")
-        self.bits = int(bits or 8)
+        plain, _, form = base.partition("Int")
+        self.bits, self.in_blocks = int(form[:1] or 8), form.endswith("Blocks")
         make = {"GemmPacked": self._gemm, "DepthwiseNhwc": self._depthwise}.get(plain, self._conv)
         self.channels = make(plain)
-        if self.bits < 8:
-            self.w = packing.pack_bits(self.w, self.bits)
-            self.attributes["layout"] = packing.LOW_BITS[self.bits]
+        if self.in_blocks:
+            self.w, self.attributes["layout"] = low_bits.pack_blocks(self.w, 8), low_bits.BLOCKS
+        elif self.bits < 8:
+            self.w, self.attributes["layout"] = low_bits.pack_bits(self.w, self.bits), low_bits.LOW_BITS[self.bits]
         self.attributes |= output(kind, z)
         self.bias = self.rng.integers(-(2**20), 2**20, (self.channels, 1, 1)[: 1 if plain == "GemmPacked" else 3])
         self.b, self.c = dyadics(self.rng, self.bias.shape if seed % 3 else (1,))
@@ -116,6 +137,8 @@ class Product:
 
     def _weights(self, *shape: int) -> Array:
         w = integers(self.rng, S8, *shape)
+        if self.in_blocks:
+            return np.asarray((w >> 4) * 5, S8)
         return np.where(w < 0, -1, 1).astype(S8) if self.bits == 1 else w >> (8 - self.bits)
 
     def _gemm(self, base: str) -> int:

@@ -19,7 +19,8 @@ from node_models import DOMAIN, OPSET, Node, our_model
 from onnx import TensorProto, helper, numpy_helper
 from processes import measured
 
-from mulshift.ir.operators.packing import K4N16, LOW_BITS, pack_bits, pack_gemm
+from mulshift.ir.operators.low_bits import LOW_BITS, pack_bits
+from mulshift.ir.operators.packing import K4N16, pack_gemm
 
 K, N, ROUNDS = 4096, 4096, 3
 BLOCKS = (32, 128)

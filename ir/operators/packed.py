@@ -6,7 +6,8 @@ Bases: ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked are Conv and Gemm (sect
 
 and each has a form NAMEAccumulate (x, w, bias) -> acc s32. x: u8, [N, H, W, C] ([N, C, H, W] for ConvFromNchw; [..., K]
 for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain shape, [O, C/G, kh, kw] or [K, N];
-`packing` has the layouts. ConvNhwcInt4, GemmPackedInt2 and the like have weights of 4, 2 or 1 bits, w u8.
+`packing` has the layouts. ConvNhwcInt4, GemmPackedInt2 and the like have weights of 4, 2 or 1 bits,
+ConvNhwcInt4Blocks and GemmPackedInt4Blocks 4 bits times a multiplier a block: `low_bits`, w u8.
 
 A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
 """
@@ -21,8 +22,9 @@ import numpy as np
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.epilogue import EPILOGUES, with_epilogue
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
+from mulshift.ir.operators.low_bits import BLOCKS_TEXT, LOW_BITS, steps_text, unpack_bits, unpack_blocks
 from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
-from mulshift.ir.operators.packing import LOW_BITS, unpack_bits, unpack_conv, unpack_gemm, unpack_taps
+from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
 from mulshift.ir.types import Array
 
 _WINDOW = ("strides", "pads", "dilations", "group")
@@ -70,28 +72,6 @@ _GEMM_WEIGHTS = f"""{_NUMBERS}
 """
 _STEPS = "  w_steps = Identity (w)\n"
 """k4n16 as it is."""
-
-
-def _low_steps(bits: int) -> str:
-    """The same from fields of so many bits: u8 [G, P, R, 16, 4] -> s8 [G, P, R * 8 / bits, 16, 4]."""
-    shifts = list(range(0, 8, bits))
-    doubled = "Add (numbers, numbers)" if bits == 1 else "Identity (numbers)"
-    return f"""
-  step_axis = Constant <value_ints = [3]> ()
-  w_rows = Unsqueeze (w, step_axis)
-  shifts = Constant <value = uint8[1,1,1,{len(shifts)},1,1] {{{", ".join(map(str, shifts))}}}> ()
-  shifted = BitShift <direction = "RIGHT"> (w_rows, shifts)
-  mask = Constant <value = uint8 {{{2**bits - 1}}}> ()
-  fields = BitwiseAnd (shifted, mask)
-  numbers = Cast <to = 6> (fields)
-  scaled = {doubled}
-  half = Constant <value = int32 {{{1 if bits == 1 else 2 ** (bits - 1)}}}> ()
-  centred = Sub (scaled, half)
-  weights = Cast <to = 3> (centred)
-  to_steps = Constant <value_ints = [0, 0, -1, 16, 4]> ()
-  w_steps = Reshape (weights, to_steps)
-"""
-
 
 _TAPS_WEIGHTS = """
   shape = Constant <value_ints: ints = @w_shape> ()
@@ -143,7 +123,16 @@ def _low(base: _Base, bits: int) -> _Base:
     def unpack(a: Attributes, w: Array) -> Array:
         return base.unpack(a, unpack_bits(w, bits))
 
-    return replace(base, steps=_low_steps(bits), unpack=unpack)
+    return replace(base, steps=steps_text(bits), unpack=unpack)
+
+
+def _in_blocks(base: _Base) -> _Base:
+    """The same base with weights of 4 bits times a multiplier a block."""
+
+    def unpack(a: Attributes, w: Array) -> Array:
+        return base.unpack(a, unpack_blocks(w))
+
+    return replace(base, steps=BLOCKS_TEXT, unpack=unpack)
 
 
 _PER_CHANNEL = (-1, 1, 1)
@@ -155,7 +144,9 @@ _BASES = {
     ),
     "GemmPacked": _Base(GEMM, GEMM_ACCUMULATE, (), _GEMM_WEIGHTS, _gemm_weights, None, None, (-1,)),
 }
-_BASES |= {f"{name}Int{bits}": _low(_BASES[name], bits) for name in ("ConvNhwc", "GemmPacked") for bits in LOW_BITS}
+_MATRICES = ("ConvNhwc", "GemmPacked")
+_BASES |= {f"{name}Int{bits}": _low(_BASES[name], bits) for name in _MATRICES for bits in LOW_BITS}
+_BASES |= {f"{name}Int4Blocks": _in_blocks(_BASES[name]) for name in _MATRICES}
 
 
 def _attributes(base: _Base, accumulate: bool) -> tuple[str, ...]:

@@ -53,10 +53,12 @@ size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 // The i-th of `parts` nearly equal parts of [0, total).
 size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (i < total % parts ? i : total % parts); }
 
-// The kernel for few rows by weights of so many bits, null if there is none.
-const Dense* few_of(int bits) {
+// The kernel for few rows by weights that are packed so, null if there is none.
+const Dense* few_of(const Packing& packing) {
   const DenseKernels& kernels = isa()->dense;
-  const Dense* few = bits == 8 ? &kernels.few : bits == 4 ? &kernels.packed_four : bits == 2 ? &kernels.packed_two : nullptr;
+  const Dense* four = packing.block ? &kernels.packed_blocks : &kernels.packed_four;
+  const Dense* packed = packing.bits == 4 ? four : packing.bits == 2 ? &kernels.packed_two : nullptr;
+  const Dense* few = packing.bits == 8 ? &kernels.few : packed;
   return few && few->multiply ? few : nullptr;
 }
 
@@ -76,8 +78,8 @@ struct Job {
   std::atomic<bool> failed{false};
 
   // Bytes of a panel as it is packed, as `expand` takes it, as `multiply` reads it.
-  size_t packed_bytes() const { return packed_panel_bytes(spec.bits, spec.k4()); }
-  bool is_unpacked() const { return spec.bits < 8 && &dense != few_of(spec.bits); }
+  size_t packed_bytes() const { return spec.packing.panel_bytes(spec.k4()); }
+  bool is_unpacked() const { return spec.packing.bits < 8 && &dense != few_of(spec.packing); }
   size_t plain_bytes() const { return is_unpacked() ? spec.k4() * kStepBytes : packed_bytes(); }
   size_t panel_bytes() const { return plain_bytes() * (dense.expand ? dense.expanded_bytes : 1); }
 
@@ -257,7 +259,7 @@ const void* find_weights(const Job& job, size_t group, size_t first, size_t last
   *prepared = which;
   if (job.is_unpacked()) {
     int8_t* room = scratch.plain.array<int8_t>(panels * job.plain_bytes());
-    if (room && is_new) isa()->low_bits.of(job.spec.bits)(static_cast<const uint8_t*>(plain), k4, panels, room);
+    if (room && is_new) isa()->low_bits.unpack(plain, job.spec.packing, k4, panels, room);
     plain = room;
   }
   if (!job.dense.expand || !plain) return plain;
@@ -288,6 +290,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   product.a_stride = stride;
   product.b_stride = job.panel_bytes();
   product.columns = columns;
+  product.block = spec.packing.block;
   product.runs = job.fours.runs(group * panels + p0);
   const bool is_changed = is_changed_later(stages);
   const Stages stored = is_changed ? before_change(stages) : stages;
@@ -340,14 +343,15 @@ void cut(Job* job, int threads) {
 
 const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
-  if (spec.bits == 8) return prepare_bytes(spec, columns);
+  if (spec.packing.bits == 8) return prepare_bytes(spec, columns);
   const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
   Buffer bytes;
   int8_t* room = bytes.array<int8_t>(panels * spec.k4() * kStepBytes);
   if (!room) return "out of memory";
-  isa()->low_bits.of(spec.bits)(static_cast<const uint8_t*>(spec.packed), spec.k4(), panels, room);
+  isa()->low_bits.unpack(spec.packed, spec.packing, spec.k4(), panels, room);
   ConvSpec plain = spec;
   plain.packed = room;
+  plain.packing = {};
   return prepare_bytes(plain, columns);
 }
 
@@ -358,7 +362,7 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
   const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
   dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
   const bool is_small = dense_ == &kernels.small || dense_ == &kernels.smallest;  // as fast, and stays packed
-  if (spec.bits == 8 && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
+  if (spec_.packing.bits == 8 && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
   return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec);
 }
 
@@ -370,7 +374,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
-  const Dense* few = rows <= kFewRows ? few_of(spec_.bits) : nullptr;
+  const Dense* few = rows <= kFewRows ? few_of(spec_.packing) : nullptr;
   const Dense& dense = few && few->held == dense_->held ? *few : *dense_;
   Job job = {spec_, dense, fours_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);

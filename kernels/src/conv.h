@@ -15,6 +15,7 @@
 #include "dense.h"
 #include "epilogue.h"
 #include "fours.h"
+#include "low_bits.h"
 #include "tensor.h"
 #include "winograd.h"
 
@@ -37,7 +38,7 @@ struct ConvSpec {
   int32_t x_zero_point = 0;
   bool planar = false;
   const void* packed = nullptr;  // stays the caller's, must outlive the node
-  int bits = 8;                  // of a weight: s8 as in dense.h, or fewer as in low_bits.h
+  Packing packing;                 // s8 as in dense.h, or fewer bits as in low_bits.h
 
   size_t depth() const { return window.h * window.w * channels; }
   size_t k4() const { return (depth() + 3) / 4; }

@@ -48,6 +48,7 @@ struct Product {
   const int32_t* init;
   size_t init_stride;  // 0: the same bias for every row
   Runs runs = {};
+  size_t block = 0;  // steps of a block of packed weights, see low_bits.h
 };
 
 struct Windows {
@@ -96,7 +97,7 @@ struct DenseKernels {
   Dense few;
   // The same straight from weights packed to 4 or 2 bits (low_bits.h), all of k at once. Take the same a as `small`, or as
   // `any` where there is no `small`; null likewise.
-  Dense packed_four, packed_two;
+  Dense packed_four, packed_two, packed_blocks;
 
   // 3x3 convolutions in fewer products, over `any`, whose elements are then s16; null where that gains nothing.
   const WinogradKernels* winograd;

@@ -20,8 +20,9 @@ struct Case {
   bool depthwise = false, accumulate = false;
   Image image = {};
   Bytes w, x, r, entries;
-  Bytes few;     // w in `bits` bits, for a second product that must give the same
-  int bits = 8;
+  Bytes few;     // w as it is packed, for a second product that must give the same
+  Packing packing;
+  std::vector<int> multipliers;  // of blocks: [group][column][block]
   std::vector<ColumnSums> sums;  // a column
   std::vector<int32_t> bias, b, c;
   Stages stages = {};
@@ -68,6 +69,8 @@ int8_t weight(int kind) {
       return static_cast<int8_t>(one_in(8) ? -2 : draw(-2, 1));  // 2 bits
     case 7:
       return static_cast<int8_t>(pick({-1, 1}));
+    case 8:
+      return static_cast<int8_t>(draw(-8, 7));  // times the multiplier of a block
     case 4:
       return static_cast<int8_t>(one_in(1000) ? draw(-128, 127) : pick({-32, 0, 32}));
     default:
@@ -83,20 +86,40 @@ size_t place(const Case& c, size_t group, size_t n, size_t k) {
   return (((group * panels + n / 16) * s.k4() + k / 4) * 16 + n % 16) * 4 + k % 4;
 }
 
-// The same weights in fewer bits where all fit.
-void pack(Case* c, int kind) {
+// How weights of a kind may be packed.
+Packing packing_of(const ConvSpec& s, int kind) {
+  if (kind == 5) return {4, 0};
+  if (kind == 6) return {2, 0};
+  if (kind == 7 && s.depth() % 4 == 0) return {1, 0};
+  return kind == 8 ? Packing{4, 2 * size(1, 8)} : Packing{};
+}
+
+// The same weights as they are packed.
+void pack(Case* c) {
   const ConvSpec& s = c->spec;
-  c->bits = kind == 5 ? 4 : kind == 6 ? 2 : kind == 7 && s.depth() % 4 == 0 ? 1 : 8;
-  if (c->bits == 8) return;
-  const size_t panel = packed_panel_bytes(c->bits, s.k4()), steps = 8 / static_cast<size_t>(c->bits);
-  const size_t panels = c->w.size() / (s.k4() * kStepBytes);
+  const Packing& packing = c->packing;
+  const int bits = packing.bits;
+  if (bits == 8) return;
+  const size_t panel = packing.panel_bytes(s.k4()), steps = packing.steps_of_row(), panels = c->w.size() / (s.k4() * kStepBytes);
   c->few.assign(panels * panel, 0);
+  const size_t block = packing.block ? packing.block : s.k4(), blocks = (s.k4() + block - 1) / block;
+  const size_t of_group = panels / s.groups, per_group = s.outputs / s.groups;
   for (size_t i = 0; i < c->w.size(); ++i) {
-    const size_t step = i / kStepBytes % s.k4(), row = i / kStepBytes / s.k4() * panel / kStepBytes + step / steps;
-    const int w = c->w[i] == 0 && c->bits == 1 ? -1 : static_cast<int8_t>(c->w[i]);  // columns that are padding
-    const int field = c->bits == 1 ? (w + 1) / 2 : w + (1 << (c->bits - 1));
-    char& byte = c->few[row * kStepBytes + i % kStepBytes];
-    byte = static_cast<char>(byte | field << step % steps * static_cast<size_t>(c->bits));
+    const size_t at = i / kStepBytes / s.k4(), step = i / kStepBytes % s.k4(), place = step / block;
+    const size_t n = at % of_group * 16 + i % kStepBytes / 4;
+    const bool is_padding = n >= per_group;
+    size_t row = at * panel + step / steps * kStepBytes;
+    int w = is_padding && bits == 1 ? -1 : static_cast<int8_t>(c->w[i]);
+    if (packing.block) {
+      const size_t head = at * panel + place * packing.block_bytes();
+      const int m = is_padding ? 1 : c->multipliers[((at / of_group) * per_group + n) * blocks + place];
+      c->few[head + n % 16] = static_cast<char>(m);
+      row = head + kMultiplierBytes + step % block / 2 * kStepBytes;
+      w /= m;
+    }
+    const int field = bits == 1 ? (w + 1) / 2 : w + (1 << (bits - 1));
+    char& byte = c->few[row + i % kStepBytes];
+    byte = static_cast<char>(byte | field << step % steps * static_cast<size_t>(bits));
   }
 }
 
@@ -107,12 +130,15 @@ void draw_weights(Case* c) {
   const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
   c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
   const bool low = c->image.h * c->image.w <= 5 && one_in(2);
-  const int kind = low ? draw(5, 7) : draw(0, 8), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
+  const int kind = low ? draw(5, 8) : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
+  if (!c->depthwise) c->packing = packing_of(s, kind);
   for (size_t g = 0; g < groups; ++g) {
     for (size_t n = 0; n < columns; ++n) {
       ColumnSums sums = {0, 0};
+      int multiplier = 1;
       for (size_t k = 0; k < s.depth(); ++k) {
-        const int w = largest && n == 0 ? largest : weight(kind);
+        if (c->packing.block && k % (4 * c->packing.block) == 0) c->multipliers.push_back(multiplier = draw(1, 15));
+        const int w = largest && n == 0 ? largest : weight(kind) * multiplier;
         c->w[place(*c, g, n, k)] = static_cast<char>(w);
         sums.sum += w;
         sums.magnitude += std::abs(w);
@@ -121,7 +147,7 @@ void draw_weights(Case* c) {
     }
   }
   s.packed = c->w.data();
-  if (!c->depthwise) pack(c, kind);
+  pack(c);
 }
 
 // Small, as in networks, or as large as the accumulator allows; rarely one more, which is refused.
@@ -241,7 +267,8 @@ void print(const Case& c, const ColumnInputs& inputs) {
   std::printf(" %zux%zu kernel, %zu groups of %zu to %zu, %zux%zux%zu, first %s", v.h, v.w, s.groups, s.channels, s.outputs,
               c.image.count, c.image.h, c.image.w, first_way(c, inputs));
   if (!c.depthwise) std::printf(", %s", best_way(c));
-  if (c.bits < 8) std::printf(", %d bits", c.bits);
+  if (c.packing.block) std::printf(", blocks of %zu", c.packing.block);
+  if (c.packing.bits < 8) std::printf(", %d bits", c.packing.bits);
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
@@ -269,14 +296,15 @@ void run_twice(const Case& c, const ColumnInputs& inputs, size_t count) {
     return;
   }
   const Made first = made_by(product, c, count, forward(draw(1, 4)));
-  if (c.bits < 8) {
+  Product packed;
+  if (c.packing.bits < 8) {
     ConvSpec few = c.spec;
     few.packed = c.few.data();
-    few.bits = c.bits;
-    product.prepare(few, inputs);
+    few.packing = c.packing;
+    packed.prepare(few, inputs);
   }
   const auto parallel = pick({backward, at_once, at_once});
-  const Made second = made_by(product, c, count, parallel(draw(2, 5)));
+  const Made second = made_by(c.packing.bits < 8 ? packed : product, c, count, parallel(draw(2, 5)));
   const bool same = first.y == second.y && first.q == second.q;
   std::printf(": %s%s %016llx %016llx\n", first.wrong ? first.wrong : "ok", same ? "" : " UNSTABLE",
               static_cast<unsigned long long>(hash(first.y)), static_cast<unsigned long long>(hash(first.q)));

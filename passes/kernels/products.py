@@ -1,6 +1,6 @@
 """Conv and Gemm with constant weights on the library's layouts: weights packed here, activations channels last.
 
-Weights of which all fit 4, 2 or 1 bits are packed to that.
+Weights that all fit 4, 2 or 1 bits are packed to that; so are 4-bit numbers times one multiplier a block of k.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, Array, attribute, constant, ints
-from mulshift.ir.operators.packing import K4N16, LOW_BITS, TAPS, least_bits, pack_bits, pack_conv, pack_gemm, pack_taps
+from mulshift.ir.operators.low_bits import BLOCK_SIZES, BLOCKS, LOW_BITS, least_bits, least_blocks, pack_bits
+from mulshift.ir.operators.packing import K4N16, TAPS, pack_conv, pack_gemm, pack_taps
 from mulshift.passes.kernels.relayout import Relayout, StaysError
 
 FEW_CHANNELS = 4
@@ -64,9 +65,12 @@ def gemm(state: Relayout, node: ir.Node) -> str:
 def _in_few_bits(name: str, packed: Array, w: Array, depth: int) -> tuple[str, str, Array]:
     """Operator, layout and weights of k4n16, packed to as few bits as hold all of w."""
     bits = least_bits(w, depth)
-    if bits == 8:
-        return name, K4N16, packed
-    return f"{name}Int{bits}", LOW_BITS[bits], pack_bits(packed, bits)
+    if bits < 8:
+        return f"{name}Int{bits}", LOW_BITS[bits], pack_bits(packed, bits)
+    blocks = least_blocks(packed) if depth >= BLOCK_SIZES[0] else None
+    if blocks is not None:
+        return f"{name}Int4Blocks", BLOCKS, blocks
+    return name, K4N16, packed
 
 
 def _suffixed(name: str, node: ir.Node) -> str:

@@ -22,6 +22,7 @@ const DenseKernels dense = {avx2::kDense,
                             avx2::kFew,
                             avx2::kPacked<4>,
                             avx2::kPacked<2>,
+                            avx2::kPackedBlocks,
                             &avx2::kWinograd,
                             Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,

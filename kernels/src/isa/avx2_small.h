@@ -7,6 +7,7 @@
 #ifndef MULSHIFT_SRC_ISA_AVX2_SMALL_H
 #define MULSHIFT_SRC_ISA_AVX2_SMALL_H
 
+#include "../low_bits.h"
 #include "avx2_dense.h"
 
 namespace mulshift {
@@ -142,6 +143,17 @@ inline void packed_panel(const char* a, size_t a_stride, const char* b, size_t k
   }
 }
 
+// acc = init + sums of a panel.
+template <size_t ROWS>
+inline void write_panel(const Product& p, size_t first, size_t n, const __m256i (&sums)[ROWS][2], int32_t* acc,
+                        size_t acc_stride) {
+  for (size_t r = 0; r < ROWS; ++r) {
+    const int32_t* init = p.init + (first + r) * p.init_stride + n;
+    int32_t* to = acc + (first + r) * acc_stride + n;
+    for (size_t h = 0; h < 2; ++h) write(to + 8 * h, _mm256_add_epi32(sums[r][h], read(init + 8 * h)));
+  }
+}
+
 template <int BITS, size_t ROWS>
 inline void packed_rows(const Product& p, size_t first, int32_t* acc, size_t acc_stride) {
   const char* a = static_cast<const char*>(p.a) + first * p.a_stride;
@@ -153,13 +165,46 @@ inline void packed_rows(const Product& p, size_t first, int32_t* acc, size_t acc
     __m256i sums[ROWS][2];
     packed_panel<BITS, ROWS>(a, p.a_stride, static_cast<const char*>(p.b) + n / kPanel * p.b_stride, p.k4, sums);
     for (size_t r = 0; r < ROWS; ++r) {
-      const int32_t* init = p.init + (first + r) * p.init_stride + n;
-      for (size_t h = 0; h < 2; ++h) {
-        const __m256i found = _mm256_sub_epi32(sums[r][h], folded[r]);
-        write(acc + (first + r) * acc_stride + n + 8 * h, _mm256_add_epi32(found, read(init + 8 * h)));
-      }
+      for (size_t h = 0; h < 2; ++h) sums[r][h] = _mm256_sub_epi32(sums[r][h], folded[r]);
     }
+    write_panel(p, first, n, sums, acc, acc_stride);
   }
+}
+
+// In blocks: sum over blocks of m * (sum of x * f - 8 * sum of x).
+template <size_t ROWS>
+inline void block_rows(const Product& p, size_t first, int32_t* acc, size_t acc_stride) {
+  for (size_t n = 0; n < p.columns; n += kPanel) {
+    const char *a = static_cast<const char*>(p.a) + first * p.a_stride,
+               *b = static_cast<const char*>(p.b) + n / kPanel * p.b_stride;
+    __m256i sums[ROWS][2];
+    for (size_t r = 0; r < ROWS; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+    for (size_t left = p.k4; left;) {
+      const size_t steps = left < p.block ? left : p.block;
+      const __m256i m[2] = {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b))),
+                            _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(b + 8)))};
+      b += kMultiplierBytes;
+      __m256i part[ROWS][2];
+      packed_panel<4, ROWS>(a, p.a_stride, b, steps, part);
+      for (size_t r = 0; r < ROWS; ++r) {
+        const __m256i folded = _mm256_set1_epi32(8 * sum_of_bytes(a + r * p.a_stride, 4 * steps));
+        for (size_t h = 0; h < 2; ++h) {
+          const __m256i found = _mm256_mullo_epi32(_mm256_sub_epi32(part[r][h], folded), m[h]);
+          sums[r][h] = _mm256_add_epi32(sums[r][h], found);
+        }
+      }
+      b += p.block / 2 * kStepBytes;
+      a += 4 * steps;
+      left -= steps;
+    }
+    write_panel(p, first, n, sums, acc, acc_stride);
+  }
+}
+
+inline void multiply_blocks(const Product& p, int32_t* acc, size_t acc_stride) {
+  size_t r = 0;
+  for (; r + 2 <= p.rows; r += 2) block_rows<2>(p, r, acc, acc_stride);
+  if (r < p.rows) block_rows<1>(p, r, acc, acc_stride);
 }
 
 // Two rows at a time: more would not fit the registers.
@@ -176,6 +221,9 @@ constexpr Dense kSmall = {kRows,   1,       Held::raw, nullptr, 1, load_row_u8, 
 template <int BITS>
 constexpr Dense kPacked = {kFewRows, 1,       Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply_packed<BITS>,
                            nullptr};
+
+constexpr Dense kPackedBlocks = {kFewRows, 1,       Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply_blocks,
+                                 nullptr};
 
 }  // namespace avx2
 }  // namespace mulshift

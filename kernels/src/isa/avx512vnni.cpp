@@ -12,7 +12,7 @@ namespace {
 using V = avx512::V;
 
 const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, {}, {}, avx512::kPacked<4>,
-                            avx512::kPacked<2>, nullptr, Finish<V>::run};
+                            avx512::kPacked<2>, {}, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

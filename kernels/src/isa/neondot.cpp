@@ -12,7 +12,7 @@ namespace {
 using V = neon::V;
 
 const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, {}, {}, neon::kPacked<4>,
-                            neon::kPacked<2>, nullptr, Finish<V>::run};
+                            neon::kPacked<2>, {}, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

@@ -11,7 +11,7 @@ namespace {
 
 using V = portable::V;
 
-const DenseKernels dense = {portable::kDense, {}, {}, {}, {}, {}, {}, {}, {}, nullptr, Finish<V>::run};
+const DenseKernels dense = {portable::kDense, {}, {}, {}, {}, {}, {}, {}, {}, {}, nullptr, Finish<V>::run};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

@@ -23,7 +23,7 @@ struct Tables {
                                                      Elementwise<V>::mul, Elementwise<V>::affine};
   static constexpr HadamardKernels hadamard = {Hadamard<V>::group};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
-  static constexpr LowBitsKernels low_bits = {unpack<V, 4>, unpack<V, 2>, unpack<V, 1>};
+  static constexpr LowBitsKernels low_bits = {unpack<V, 4>, unpack<V, 2>, unpack<V, 1>, unpack_blocks<V>};
   static constexpr NormKernels norm = {Norm<V>::sums, Norm<V>::scale};
   static constexpr PackKernels pack = {Pack<V>::rows, Pack<V>::columns};
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};

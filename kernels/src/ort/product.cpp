@@ -1,5 +1,5 @@
-// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits, each with any of the stages Add, Table, Requantize after it, and
-// each as an accumulator alone.
+// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits and in blocks; each with
+// any of the stages Add, Table, Requantize after it, and each as an accumulator alone.
 //
 // inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
 #include "product.h"
@@ -22,6 +22,7 @@ struct Form {
   bool is_gemm, is_planar, is_depthwise;
   int bits;
   const char* layout;
+  bool has_blocks = false;
 };
 
 enum Base : int {
@@ -34,14 +35,17 @@ enum Base : int {
   conv_nhwc_int1,
   gemm_packed_int4,
   gemm_packed_int2,
-  gemm_packed_int1
+  gemm_packed_int1,
+  conv_nhwc_int4_blocks,
+  gemm_packed_int4_blocks
 };
 
 constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, false, 8, "k4n16"},
                            {false, false, true, 8, "taps"},     {true, false, false, 8, "k4n16"},
                            {false, false, false, 4, "k4n16s4"}, {false, false, false, 2, "k4n16s2"},
                            {false, false, false, 1, "k4n16s1"}, {true, false, false, 4, "k4n16s4"},
-                           {true, false, false, 2, "k4n16s2"},  {true, false, false, 1, "k4n16s1"}};
+                           {true, false, false, 2, "k4n16s2"},  {true, false, false, 1, "k4n16s1"},
+                           {false, false, false, 4, "k4n16s4b", true}, {true, false, false, 4, "k4n16s4b", true}};
 
 enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
 
@@ -138,7 +142,7 @@ class Product final : public Kernel {
     }
     form_.is_gemm ? read_matrix(node, w) : read_window(node, w);
     spec_.packed = w.data;
-    spec_.bits = form_.bits;
+    spec_.packing.bits = form_.bits;
   }
 
   void read_matrix(Node& node, const Tensor& w) {
@@ -183,14 +187,33 @@ class Product final : public Kernel {
     }
   }
 
-  void check_packed(Node& node, const Tensor& w) const {
-    const size_t panels = (spec_.outputs / spec_.groups + kPanel - 1) / kPanel;
-    const size_t rows = packed_panel_bytes(form_.bits, spec_.k4()) / kStepBytes;
-    const size_t wanted[5] = {spec_.groups, panels, rows, kPanel, 4};
+  void check_packed(Node& node, const Tensor& w) {
+    if (form_.has_blocks) return read_blocks(node, w);
+    const size_t rows = Packing{form_.bits}.panel_bytes(spec_.k4()) / kStepBytes;
+    const size_t wanted[5] = {spec_.groups, panels(), rows, kPanel, 4};
     bool fits = w.shape.rank == 5;
     for (size_t i = 0; fits && i < 5; ++i) fits = w.shape.size(i) == wanted[i];
     if (!fits) node.fail("w must be [%zu, %zu, %zu, 16, 4] for its w_shape", wanted[0], wanted[1], wanted[2]);
   }
+
+  void read_blocks(Node& node, const Tensor& w) {
+    const size_t bytes = w.shape.rank == 4 ? w.shape.size(3) : 0;
+    const size_t rows = bytes > kMultiplierBytes ? (bytes - kMultiplierBytes) / kStepBytes : 0;
+    if (!rows || bytes != kMultiplierBytes + rows * kStepBytes) {
+      node.fail("w must be [groups, panels, blocks, 16 + 64 * rows]");
+      return;
+    }
+    const size_t block = 2 * rows, wanted[3] = {spec_.groups, panels(), (spec_.k4() + block - 1) / block};
+    bool fits = true;
+    for (size_t i = 0; fits && i < 3; ++i) fits = w.shape.size(i) == wanted[i];
+    if (!fits) {
+      node.fail("w must be [%zu, %zu, %zu, %zu] for its w_shape", wanted[0], wanted[1], wanted[2], bytes);
+      return;
+    }
+    spec_.packing.block = block;
+  }
+
+  size_t panels() const { return (spec_.outputs / spec_.groups + kPanel - 1) / kPanel; }
 
   void read_stages(Node& node, ColumnInputs* columns) {
     const Tensor b = node.constant(3, "b"), c = node.constant(4, "c");
@@ -394,7 +417,9 @@ const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(depthwise_nhwc, "DepthwiseNhwc"), MULSHIFT_PRODUCTS(gemm_packed, "GemmPacked"),
     MULSHIFT_PRODUCTS(conv_nhwc_int4, "ConvNhwcInt4"), MULSHIFT_PRODUCTS(conv_nhwc_int2, "ConvNhwcInt2"),
     MULSHIFT_PRODUCTS(conv_nhwc_int1, "ConvNhwcInt1"), MULSHIFT_PRODUCTS(gemm_packed_int4, "GemmPackedInt4"),
-    MULSHIFT_PRODUCTS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_PRODUCTS(gemm_packed_int1, "GemmPackedInt1")};
+    MULSHIFT_PRODUCTS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_PRODUCTS(gemm_packed_int1, "GemmPackedInt1"),
+    MULSHIFT_PRODUCTS(conv_nhwc_int4_blocks, "ConvNhwcInt4Blocks"),
+    MULSHIFT_PRODUCTS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks")};
 
 }  // namespace ort
 }  // namespace mulshift

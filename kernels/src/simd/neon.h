@@ -97,6 +97,13 @@ struct V {
     const int8x16_t scaled = scale == 1 ? field : vaddq_s8(field, field);
     vst1q_s8(out, vsubq_s8(scaled, vdupq_n_s8(static_cast<int8_t>(half))));
   }
+  static void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) {
+    uint32_t four;
+    std::memcpy(&four, m, sizeof(four));
+    const uint8x16_t each = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t wide = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), each);
+    vst1q_s8(y, vmulq_s8(vld1q_s8(x), vreinterpretq_s8_u8(wide)));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);

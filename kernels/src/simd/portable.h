@@ -88,6 +88,10 @@ struct V {
   static void fields(const uint8_t* x, int shift, int mask, int scale, int half, int8_t* out) {
     for (int i = 0; i < 16; ++i) out[i] = static_cast<int8_t>((x[i] >> shift & mask) * scale - half);
   }
+  // y = x * m of sixteen bytes, four of each of four multipliers; products fit s8.
+  static void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) {
+    for (int i = 0; i < 16; ++i) y[i] = static_cast<int8_t>(x[i] * m[i / 4]);
+  }
   // Four rows of four words of 4 bytes; column i goes to out + i * stride.
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
     for (int i = 0; i < 4; ++i) {

@@ -5,6 +5,7 @@
 #define MULSHIFT_SRC_SIMD_X86_BYTES_H
 
 #include <cstdint>
+#include <cstring>
 
 namespace mulshift {
 namespace x86 {
@@ -41,6 +42,17 @@ static inline void fields(const uint8_t* x, int shift, int mask, int scale, int 
   const __m128i field = _mm_and_si128(shifted, _mm_set1_epi8(static_cast<char>(mask)));
   const __m128i scaled = scale == 1 ? field : _mm_add_epi8(field, field);
   write128(out, _mm_sub_epi8(scaled, _mm_set1_epi8(static_cast<char>(half))));
+}
+
+// y = x * m of sixteen bytes, four of each of four multipliers; products fit s8.
+static inline void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) {
+  int32_t four;
+  std::memcpy(&four, m, sizeof(four));
+  const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  const __m128i wide = _mm_shuffle_epi8(_mm_cvtsi32_si128(four), each), low = _mm_set1_epi16(255);
+  const __m128i even = _mm_maddubs_epi16(_mm_and_si128(wide, low), read128(x));
+  const __m128i odd = _mm_maddubs_epi16(_mm_andnot_si128(low, wide), read128(x));
+  write128(y, _mm_or_si128(_mm_and_si128(even, low), _mm_slli_epi16(odd, 8)));
 }
 
 }  // namespace x86
