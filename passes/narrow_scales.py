@@ -146,7 +146,7 @@ def _site(node: ir.Node) -> _Site | str:
     axis = _channel_axis(node, weights.ndim)
     if w_q.spec.axis != axis:
         return "its weights have one scale for all channels"
-    scale, _ = w_q.shaped(weights.ndim)
+    scale, _ = w_q.shaped(weights.shape)
     steps = weights / scale
     if np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID:
         return "its weights are on their grid already"

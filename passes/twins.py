@@ -32,6 +32,12 @@ def replace_initializer(graph: ir.Graph, old: ir.Value | None, base: str, array:
     return new
 
 
+def float_numbers(value: ir.Value | None) -> Array | None:
+    """What an initializer was in the float model, before passes clipped or rounded it; None if it is not constant."""
+    origin = None if value is None else value.meta.get(FLOAT_ORIGIN)
+    return constant(value) if origin is None else np.asarray(origin.numpy())
+
+
 def float_twin(model: ir.Model) -> ir.Model:
     """The float model under a QDQ graph: no pairs, and weights and biases as they were before passes changed them.
 
