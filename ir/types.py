@@ -89,6 +89,7 @@ class QuantSpec:
 
 
 ACTIVATION_U8 = QuantSpec(8, signed=False, symmetric=False)
+ACTIVATION_U4 = QuantSpec(4, signed=False, symmetric=False)
 ACTIVATION_S8 = QuantSpec(8, signed=True, symmetric=True)
 ACTIVATION_S16 = QuantSpec(16, signed=True, symmetric=True)
 
