@@ -52,7 +52,7 @@ from mulshift.passes.quant_rules import (
     turned_weight,
 )
 from mulshift.passes.scales import PAIR_LIMIT, activation_qparams, on_range, reduce_range, weight_qparams
-from mulshift.passes.twins import replace_initializer
+from mulshift.passes.twins import clip_initializer
 
 LARGE_TABLE = 2**16
 """Elements above which the table of an embedding is worth scales of its rows."""
@@ -348,7 +348,7 @@ class InsertFakeQuant(Pass):
         q = reduce_range(q, array, axis) if reduced else q
         fitted, name = on_range(array, q), str(value.name)
         if fitted is not array:
-            value = replace_initializer(
+            value = clip_initializer(
                 pairs.graph, value, f"{name}.{'signs' if wanted.weights == 1 else 'clipped'}", fitted
             )
         pairs.insert(value, q, uses, name)

@@ -15,6 +15,9 @@ from mulshift.passes.pairs import pair_qparams, pair_source
 FLOAT_ORIGIN = "mulshift.float_origin"
 """Key in the `meta` of an initializer that a pass made from another: that one's tensor, as the float model has it."""
 
+CLIPPED = "mulshift.clipped"
+"""Key in the `meta` of an initializer that differs from its float origin by clipping to low bits alone."""
+
 
 def replace_initializer(graph: ir.Graph, old: ir.Value | None, base: str, array: Array) -> ir.Value:
     """A new initializer in place of `old` that remembers the float model's numbers (for `float_twin`).
@@ -36,6 +39,18 @@ def float_numbers(value: ir.Value | None) -> Array | None:
     """What an initializer was in the float model, before passes clipped or rounded it; None if it is not constant."""
     origin = None if value is None else value.meta.get(FLOAT_ORIGIN)
     return constant(value) if origin is None else np.asarray(origin.numpy())
+
+
+def clip_initializer(graph: ir.Graph, old: ir.Value, base: str, array: Array) -> ir.Value:
+    """`replace_initializer` by numbers that are only nearer to the grid: `unclipped` gives those of `old`."""
+    new = replace_initializer(graph, old, base, array)
+    new.meta[CLIPPED] = True
+    return new
+
+
+def unclipped(value: ir.Value | None) -> Array | None:
+    """The numbers to round: an initializer's, or those that it had before `insert-fake-quant` clipped it."""
+    return float_numbers(value) if value is not None and value.meta.get(CLIPPED) else constant(value)
 
 
 def float_twin(model: ir.Model) -> ir.Model:
