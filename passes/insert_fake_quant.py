@@ -348,9 +348,7 @@ class InsertFakeQuant(Pass):
         q = reduce_range(q, array, axis) if reduced else q
         fitted, name = on_range(array, q), str(value.name)
         if fitted is not array:
-            value = clip_initializer(
-                pairs.graph, value, f"{name}.{'signs' if wanted.weights == 1 else 'clipped'}", fitted
-            )
+            value = clip_initializer(pairs.graph, value, fitted)
         pairs.insert(value, q, uses, name)
         within = f" within {PAIR_LIMIT}" if reduced else ""
         grouped = f", groups of {groups[1]} along axis {groups[0]}" if groups else ""

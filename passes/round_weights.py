@@ -16,7 +16,7 @@ from mulshift.passes.lattice import output_error, round_to_grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
 from mulshift.passes.quant_rules import channel_axis
-from mulshift.passes.twins import frozen_twin, replace_initializer, unclipped
+from mulshift.passes.twins import frozen_twin, plain_name, replace_initializer, unclipped
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +129,7 @@ class RoundWeights(Pass):
         if ratio >= 1.0:
             self.skipped(node, "rounding to nearest is as good")
             return
-        new = replace_initializer(graph, source, f"{source.name}.rounded", rounded)
+        new = replace_initializer(graph, source, f"{plain_name(source)}.rounded", rounded)
         quantize = _dequantize(node).inputs[0].producer()  # type: ignore[union-attr]
         assert quantize is not None
         quantize.replace_input_with(0, new)

@@ -15,6 +15,7 @@ from mulshift.passes.pairs import pair_qparams, pair_source
 FLOAT_ORIGIN = "mulshift.float_origin"
 """Key in the `meta` of an initializer that a pass made from another: that one's tensor, as the float model has it."""
 
+_CLIPPED_NAME = ".clipped"
 CLIPPED = "mulshift.clipped"
 """Key in the `meta` of an initializer that differs from its float origin by clipping to low bits alone."""
 
@@ -41,11 +42,16 @@ def float_numbers(value: ir.Value | None) -> Array | None:
     return constant(value) if origin is None else np.asarray(origin.numpy())
 
 
-def clip_initializer(graph: ir.Graph, old: ir.Value, base: str, array: Array) -> ir.Value:
-    """`replace_initializer` by numbers that are only nearer to the grid: `unclipped` gives those of `old`."""
-    new = replace_initializer(graph, old, base, array)
+def clip_initializer(graph: ir.Graph, old: ir.Value, array: Array) -> ir.Value:
+    """`NAME.clipped` in place of `old`, numbers that are only nearer to the grid: `unclipped` gives the others."""
+    new = replace_initializer(graph, old, f"{old.name}{_CLIPPED_NAME}", array)
     new.meta[CLIPPED] = True
     return new
+
+
+def plain_name(value: ir.Value) -> str:
+    """The name of an initializer before it was clipped."""
+    return str(value.name).removesuffix(_CLIPPED_NAME) if value.meta.get(CLIPPED) else str(value.name)
 
 
 def unclipped(value: ir.Value | None) -> Array | None:
