@@ -7,7 +7,20 @@ import onnx_ir as ir
 import pytest
 from float_graphs import by_ort, graph, random
 
-from mulshift.ir import Array, Interpreter, QParams, QuantSpec, weight_spec
+from mulshift.ir import (
+    Array,
+    Interpreter,
+    Level,
+    QParams,
+    QuantSpec,
+    equal,
+    levels,
+    parse,
+    set_level,
+    show,
+    weight_spec,
+)
+from mulshift.passes.groups import group_qparams
 from mulshift.passes.pairs import PairInserter, pair_qparams
 from mulshift.passes.twins import fake_quantized, float_numbers, replace_initializer
 
@@ -50,6 +63,15 @@ def test_few_bits_survive_a_file() -> None:
     node = next(n for n in again.graph if n.op_type == "DequantizeLinear")
     assert pair_qparams(node) == q
     np.testing.assert_array_equal(q.quantize(w), [[1, -1], [1, -1]])
+
+
+def test_text_and_level_know_blocks_of_4_bits() -> None:
+    w = random((4, 10), 3)
+    m, _ = paired(w, group_qparams(w, 0, 1, 4, 3, "mse"))
+    set_level(m, Level.QDQ)
+    assert levels.check(m) == []
+    assert equal(m, parse(show(m)))
+    assert "block_size=4" in show(m) and "s4[4,10]" in show(m).replace(" ", "")
 
 
 @pytest.mark.parametrize(("bits", "low", "high"), [(8, -127, 127), (4, -7, 7), (3, -3, 3), (2, -1, 1), (1, -1, 1)])

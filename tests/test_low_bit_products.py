@@ -114,3 +114,14 @@ def test_a_shared_weight_has_the_largest_bits_asked() -> None:
     assert len(weights) == 1 and weights[0].attributes["block_size"].value == 4
     assert weights[0].metadata_props["mulshift.bits"] == "4"
     lower(m, float_islands="forbid")
+
+
+def test_rows_with_a_power_of_two_take_low_bit_weights() -> None:
+    text = "g (float[2,3,16] x) => (float[2,3,8] y) { a = MatMul (x, w) r = Relu (x) b = MatMul (r, v) y = Add (a, b) }"
+    m = graph(text, {"w": random((16, 8), 1), "v": random((16, 8), 2)})
+    feeds = {"x": random((2, 3, 16), 3)}
+    Calibrate(samples=[feeds])(m)
+    step = InsertFakeQuant(activations="per-token", precision={"a": "w4g4a8", "b": "w3a4"})
+    step(m)
+    assert any(n.where.startswith("node 'b'") and "rows of its own" in n.what for n in step.log.skipped)
+    check(m, feeds, steps=40)  # 16-bit outputs, of rows with 8 bits
