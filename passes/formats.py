@@ -51,7 +51,7 @@ class Planner:
         wide: whether 16 bits are used where they are asked for.
         narrow: names of graph outputs that ask for no 16 bits.
         bits: of the first operand of a product, 8 or 4.
-        moves_four: whether movers may move 4-bit integers; else only what a product reads itself has 4 bits.
+        four_alone: whether a value that is read in 4 bits alone is written in 4; else always derived from 8.
         mixed: base of a value needed both signed and unsigned ("s16", or "u8" for targets without 16 bits).
     """
 
@@ -60,7 +60,7 @@ class Planner:
     mixed: str = "s16"
     narrow: frozenset[str] = frozenset()
     bits: Callable[[ir.Node], int] = lambda node: 8
-    moves_four: bool = True
+    four_alone: bool = True
 
     def plan(self, graph: ir.Graph) -> dict[ir.Value, Formats]:
         """Formats of all graph inputs and node outputs, users before producers."""
@@ -89,8 +89,7 @@ class Planner:
             asked.add("s16")
         producer = value.producer()
         rule = None if producer is None else self.rule(producer)
-        moved = rule is not None and rule.gives is not Give.OWN
-        if asked == {_FOUR} and not value.is_graph_output() and (self.moves_four or not moved):
+        if asked == {_FOUR} and not value.is_graph_output() and self.four_alone:
             return Formats(_FOUR)
         four = (_FOUR,) if _FOUR in asked else ()
         asked.discard(_FOUR)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import (
@@ -33,7 +32,7 @@ from mulshift.passes.formats import SPECS, Formats, Planner
 from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
 from mulshift.passes.precision import ACTIVATION_BITS, WEIGHT_BITS, Precision
-from mulshift.passes.product_bits import ProductBits, group_axis
+from mulshift.passes.product_bits import ProductBits
 from mulshift.passes.quant_rules import (
     Ask,
     Give,
@@ -41,7 +40,6 @@ from mulshift.passes.quant_rules import (
     channel_axis,
     constant_weight,
     in_affine_chain,
-    in_pairs,
     is_bias,
     is_fused,
     is_image,
@@ -51,8 +49,8 @@ from mulshift.passes.quant_rules import (
     rule_of_rows,
     turned_weight,
 )
-from mulshift.passes.scales import PAIR_LIMIT, activation_qparams, on_range, reduce_range, weight_qparams
-from mulshift.passes.twins import clip_initializer
+from mulshift.passes.scales import activation_qparams, weight_qparams
+from mulshift.passes.weight_pairs import WeightPairs
 
 LARGE_TABLE = 2**16
 """Elements above which the table of an embedding is worth scales of its rows."""
@@ -165,8 +163,8 @@ class InsertFakeQuant(Pass):
         names = {str(v.name) for v in graph.outputs}
         narrow = frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.narrow_outputs))
         wide = ours and self.residual_bits == 16
-        # ONNX Runtime 1.31 moves the integers of a pair around a MaxPool, of which it has none for 4 bits.
-        return Planner(self._rule, wide, "s16" if ours else "u8", narrow, self._bits.activations, moves_four=ours)
+        # ONNX Runtime 1.31 fuses MaxPool, Relu and Clip with pairs around them and then refuses them for 4 bits.
+        return Planner(self._rule, wide, "s16" if ours else "u8", narrow, self._bits.activations, four_alone=ours)
 
     def _is_product(self, node: ir.Node) -> bool:
         rule = self._rule(node)
@@ -319,53 +317,18 @@ class InsertFakeQuant(Pass):
             for u in value.uses()
             if u.idx == index and u.node.graph is node.graph and self._reads_alike(u.node, axis, array.ndim)
         ]
-        self._pair_weights(node, value, array, axis, alike, [n for n, _ in alike], pairs)
+        self._weight_pairs(pairs).insert(node, value, array, axis, alike, [n for n, _ in alike])
 
     def _turned(self, node: ir.Node, turn: ir.Node, array: Array, pairs: PairInserter) -> None:
         """A per-channel pair in front of the Transpose of a constant [N, K]."""
         value = turn.inputs[0]
         assert value is not None
         if not is_dequantized(value):
-            self._pair_weights(
-                node, value, array, 1 - channel_axis(node, 2), [(turn, 0)], users(turn.outputs[0]), pairs
-            )
+            axis, readers = 1 - channel_axis(node, 2), users(turn.outputs[0])
+            self._weight_pairs(pairs).insert(node, value, array, axis, [(turn, 0)], readers)
 
-    def _pair_weights(
-        self,
-        node: ir.Node,
-        value: ir.Value,
-        array: Array,
-        axis: int,
-        uses: Sequence[tuple[ir.Node, int]],
-        readers: Sequence[ir.Node],
-        pairs: PairInserter,
-    ) -> None:
-        """A pair of weights whose output channels lie along `axis`, at the precision of the products `readers`."""
-        wanted = self._bits.weights(readers)
-        groups = self._groups(node, array.shape, axis, wanted)
-        q = weight_qparams(array, axis, wanted.weights, self.weight_range, *_bias_of(node), groups)
-        reduced = self.reduce_range and wanted.weights == 8 and in_pairs(node, array)
-        q = reduce_range(q, array, axis) if reduced else q
-        fitted, name = on_range(array, q), str(value.name)
-        if fitted is not array:
-            value = clip_initializer(pairs.graph, value, fitted)
-        pairs.insert(value, q, uses, name)
-        within = f" within {PAIR_LIMIT}" if reduced else ""
-        grouped = f", groups of {groups[1]} along axis {groups[0]}" if groups else ""
-        self.changed(node, f"weights s{wanted.weights}{within}, {array.shape[axis]} scales along axis {axis}{grouped}")
-
-    def _groups(self, node: ir.Node, shape: tuple[int, ...], axis: int, wanted: Precision) -> tuple[int, int] | None:
-        """(axis, size) of the groups of a product's weights; None for one scale a channel."""
-        if not wanted.group:
-            return None
-        if wanted.weights == 8:
-            self.skipped(node, "8-bit weights have no groups: a multiple of one would have more bits")
-            return None
-        along, why = group_axis(node, shape, wanted.group, axis)
-        if why:
-            self.skipped(node, why)
-            return None
-        return along, wanted.group
+    def _weight_pairs(self, pairs: PairInserter) -> WeightPairs:
+        return WeightPairs(self, pairs, self._bits, self.weight_range, self.reduce_range)
 
     def _embeds(self, node: ir.Node, table: ir.Value, array: Array) -> bool:
         """Whether the table is large, and rows of it are all that is ever read."""
@@ -411,14 +374,6 @@ def _is_activation(value: ir.Value) -> bool:
         and not is_quantized(value)
         and not (value.producer() is None and not value.is_graph_input())
     )
-
-
-def _bias_of(node: ir.Node) -> tuple[Array | None, float]:
-    """The bias and the scale of the input that it is added to."""
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    made = None if node.inputs[0] is None else node.inputs[0].producer()
-    scale = constant(made.inputs[1]) if made is not None and made.op_type == "DequantizeLinear" else None
-    return bias, 1.0 if scale is None else float(np.max(scale))
 
 
 def _text(q: QParams) -> str:
