@@ -21,7 +21,7 @@ from mulshift.ir import (
     users,
 )
 from mulshift.passes.groups import as_multiples
-from mulshift.passes.quant_rules import channel_axis, product_of_bias
+from mulshift.passes.quant_rules import channel_axis
 
 _BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 """Operators whose bias an integer kernel adds to the accumulator, and at which input."""
@@ -40,9 +40,7 @@ def freeze(model: ir.Model) -> ir.Model:
     for node in list(graph):
         index = _BIAS.get(node.op_type)
         if index is not None and node.domain == "" and len(node.inputs) > index:
-            _freeze_bias(graph, node, node, index)
-        elif (product := product_of_bias(node)) is not None and _is_low_bit(product):
-            _freeze_bias(graph, product, node, int(constant(node.inputs[1]) is not None))
+            _freeze_bias(graph, node, index)
     if any(_is_u8_by_s8(node) for node in graph):
         _raise_activations(graph)
     for node in graph:
@@ -96,13 +94,6 @@ def _zero_point(node: ir.Node) -> Array | None:
     return np.zeros((), np.uint8) if given is None else constant(given)
 
 
-def _is_low_bit(product: ir.Node) -> bool:
-    """Whether an accumulator's steps are so coarse that a bias in an Add after it has to be rounded to them as well."""
-    sides = [_dequantizer(v) for v in product.inputs[:2]]
-    types = [s.inputs[0].dtype for s in sides if s is not None and s.inputs[0] is not None]
-    return ir.DataType.INT4 in types or ir.DataType.UINT4 in types
-
-
 def _channel_scale(product: ir.Node, w: ir.Node) -> Array | None:
     """The weights' scale, [] or [channels]; of groups the one that theirs are multiples of."""
     scale = constant(w.inputs[1])
@@ -112,14 +103,14 @@ def _channel_scale(product: ir.Node, w: ir.Node) -> Array | None:
     return None if isinstance(found, int) else found[0]
 
 
-def _freeze_bias(graph: ir.Graph, product: ir.Node, node: ir.Node, index: int) -> None:
-    """`bias -> DequantizeLinear(s32, s_x * s_w)` at an input of `node`; left float where its product is not quantized."""
-    bias, x, w = constant(node.inputs[index]), _dequantizer(product.inputs[0]), _dequantizer(product.inputs[1])
+def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
+    """`bias -> DequantizeLinear(s32, s_x * s_w)`; left float where the operator is not quantized."""
+    bias, x, w = constant(node.inputs[index]), _dequantizer(node.inputs[0]), _dequantizer(node.inputs[1])
     if bias is None or x is None or w is None or not is_float(node.inputs[index]) or bias.ndim != 1:
         return
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
         return
-    s_x, s_w = scalar(x.inputs[1]), _channel_scale(product, w)
+    s_x, s_w = scalar(x.inputs[1]), _channel_scale(node, w)
     if s_x is None or s_w is None or s_w.ndim > 1 or s_w.size not in (1, bias.size):
         return
     scale = (np.float32(s_x) * s_w.astype(np.float32)).astype(np.float32)
