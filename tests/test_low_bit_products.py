@@ -9,6 +9,7 @@ import pytest
 from float_graphs import by_ort, graph, random
 from qdq_graphs import check, lower
 
+from mulshift.backends.qdq import freeze
 from mulshift.ir import Array, Level, add_initializer, constant, set_level
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
@@ -125,3 +126,20 @@ def test_rows_with_a_power_of_two_take_low_bit_weights() -> None:
     step(m)
     assert any(n.where.startswith("node 'b'") and "rows of its own" in n.what for n in step.log.skipped)
     check(m, feeds, steps=2)  # 16-bit outputs, of rows with 8 bits
+
+
+@pytest.mark.parametrize("group", [0, 4])
+def test_the_qdq_form_holds_int4_and_a_bias_of_the_accumulator(group: int) -> None:
+    """A DequantizeLinear of s32 at `s_x * s_w[c]`, of groups at the scale that theirs are multiples of."""
+    text = PRODUCTS["conv"][0].replace("(x, w)", "(x, w, b)")
+    m = graph(f"g ({text}", {"w": random((6, 10, 3, 3), 1), "b": random((6,), 2)})
+    feeds = {"x": random((1, 10, 5, 5), 3)}
+    Calibrate(samples=[feeds])(m)
+    InsertFakeQuant(weight_bits=4, group=group, target="qdq")(m)
+    frozen = freeze(m.clone())
+    product = next(n for n in frozen.graph if n.op_type == "Conv")
+    kinds = [v.producer().inputs[0].dtype for v in product.inputs if v is not None]  # type: ignore[union-attr]
+    assert kinds == [ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.INT32]
+    (expected,), (got,) = by_ort(m, feeds), by_ort(frozen, feeds)
+    step = constant(m.graph.initializers["y.scale"])
+    assert step is not None and np.abs(got - expected).max() <= 1.001 * step  # of the bias, rounded
