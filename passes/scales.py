@@ -65,7 +65,7 @@ def weight_qparams(
     if groups is not None:
         return group_qparams(weight, axis, *groups, bits, method, least)
     spec = weight_spec(bits, axis)
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    rows = np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1), np.float64)
     scale = best_scales(rows, spec, method)
     scale = np.where(scale > 0, scale, scale.max(initial=0.0) or 1.0)
     scale = np.maximum(scale, least)
