@@ -20,6 +20,8 @@ from mulshift.ir import (
     scalar,
     users,
 )
+from mulshift.passes.groups import as_multiples
+from mulshift.passes.quant_rules import channel_axis
 
 _BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 """Operators whose bias an integer kernel adds to the accumulator, and at which input."""
@@ -53,15 +55,24 @@ def _is(node: ir.Node | None, op_type: str) -> bool:
     return node is not None and node.domain == "" and node.op_type == op_type
 
 
-def quantize(x: Array, scale: Array, zero_point: Array, axis: int) -> Array:
-    """ONNX QuantizeLinear, per tensor or along `axis`: `saturate(round_half_even(x / scale) + zero_point)`."""
-    shape = [1] * x.ndim
-    if scale.ndim:
-        shape[axis] = -1
-    wide = np.rint(x.astype(np.float32) / scale.reshape(shape)).astype(np.float64)
-    limits = ir.DataType.from_numpy(zero_point.dtype)
-    low, high = _limits(limits)
-    return np.clip(wide + zero_point.astype(np.float64).reshape(shape), low, high).astype(zero_point.dtype)
+def quantize(x: Array, scale: Array, zero_point: Array, axis: int, block: int = 0) -> Array:
+    """ONNX QuantizeLinear, per tensor or along `axis`: `saturate(round_half_even(x / scale) + zero_point)`.
+
+    block: elements along `axis` that share a scale; 0 for one scale at each place of `axis`.
+    """
+    low, high = _limits(ir.DataType.from_numpy(zero_point.dtype))
+    wide = np.rint(x.astype(np.float32) / _spread(scale, x.shape, axis, block)).astype(np.float64)
+    z = _spread(zero_point.astype(np.float64), x.shape, axis, block)
+    return np.clip(wide + z, low, high).astype(zero_point.dtype)
+
+
+def _spread(p: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """A scale or zero point that broadcasts against a tensor of this shape."""
+    if not p.ndim:
+        return p
+    if block:
+        return p.take(np.arange(shape[axis]) // block, axis=axis)
+    return p.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
 
 def _limits(dtype: ir.DataType) -> tuple[int, int]:
@@ -73,9 +84,7 @@ def _freeze_weight(graph: ir.Graph, node: ir.Node) -> None:
     x, scale, zero_point = constant(node.inputs[0]), constant(node.inputs[1]), _zero_point(node)
     if x is None or scale is None or zero_point is None or node.outputs[0].is_graph_output():
         return
-    if attribute(node, "block_size", 0):
-        return
-    q = quantize(x, scale, zero_point, attribute(node, "axis", 1))
+    q = quantize(x, scale, zero_point, attribute(node, "axis", 1), attribute(node, "block_size", 0))
     node.outputs[0].replace_all_uses_with(add_initializer(graph, f"{node.outputs[0].name}.frozen", q))
     graph.remove(node, safe=True)
 
@@ -85,6 +94,15 @@ def _zero_point(node: ir.Node) -> Array | None:
     return np.zeros((), np.uint8) if given is None else constant(given)
 
 
+def _channel_scale(product: ir.Node, w: ir.Node) -> Array | None:
+    """The weights' scale, [] or [channels]; of groups the one that theirs are multiples of."""
+    scale = constant(w.inputs[1])
+    if scale is None or not attribute(w, "block_size", 0):
+        return scale
+    found = as_multiples(scale, channel_axis(product, scale.ndim))
+    return None if isinstance(found, int) else found[0]
+
+
 def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
     """`bias -> DequantizeLinear(s32, s_x * s_w)`; left float where the operator is not quantized."""
     bias, x, w = constant(node.inputs[index]), _dequantizer(node.inputs[0]), _dequantizer(node.inputs[1])
@@ -92,7 +110,7 @@ def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
         return
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
         return
-    s_x, s_w = scalar(x.inputs[1]), constant(w.inputs[1])
+    s_x, s_w = scalar(x.inputs[1]), _channel_scale(node, w)
     if s_x is None or s_w is None or s_w.ndim > 1 or s_w.size not in (1, bias.size):
         return
     scale = (np.float32(s_x) * s_w.astype(np.float32)).astype(np.float32)

@@ -20,8 +20,8 @@ _NAMES = {
     "set_qparams set_range",
     "operators": "DOMAIN OPERATORS Operator attach",
     "text": "difference equal parse show",
-    "types": "ACTIVATION_S8 ACTIVATION_S16 ACTIVATION_U8 Array Dyadic Feeds Level QParams QuantSpec Samples "
-    "Target dtype_of weight_spec",
+    "types": "ACTIVATION_S8 ACTIVATION_S16 ACTIVATION_U4 ACTIVATION_U8 Array Dyadic Feeds Level QParams QuantSpec "
+    "Samples Target dtype_of weight_spec",
 }
 _WHERE = {name: f"mulshift.ir.{module}" for module, names in _NAMES.items() for name in names.split()}
 
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from mulshift.ir.text import show as show
     from mulshift.ir.types import ACTIVATION_S8 as ACTIVATION_S8
     from mulshift.ir.types import ACTIVATION_S16 as ACTIVATION_S16
+    from mulshift.ir.types import ACTIVATION_U4 as ACTIVATION_U4
     from mulshift.ir.types import ACTIVATION_U8 as ACTIVATION_U8
     from mulshift.ir.types import Array as Array
     from mulshift.ir.types import Dyadic as Dyadic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -35,10 +35,11 @@ _STORAGE = {
     (8, True): ir.DataType.INT8,
     (16, True): ir.DataType.INT16,
     (16, False): ir.DataType.UINT16,
-    (4, True): ir.DataType.INT4,
-    (4, False): ir.DataType.UINT4,
     (32, True): ir.DataType.INT32,
+    **{(bits, True): ir.DataType.INT4 for bits in (1, 2, 3, 4)},
+    **{(bits, False): ir.DataType.UINT4 for bits in (1, 2, 3, 4)},
 }
+"""Fewer than 4 bits are small numbers in 4: INT4 is in every opset from 21 on, INT2 (25) in few runtimes."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class QuantSpec:
     """How a tensor is to be quantized, before any numbers are known.
 
     Attributes:
-        bits: 1, 2, 4, 8, 16 (or 32 for biases and accumulators).
+        bits: 1, 2, 3, 4, 8, 16 (or 32 for biases and accumulators). A signed bit is -1 or 1, never 0.
         signed: whether q may be negative.
         symmetric: zero point 0; a signed symmetric weight never takes its lowest value.
-        axis: channel axis of a per-channel scale, None for one scale a tensor.
-        group: elements along `axis` that share a scale, None for no grouping.
+        axis: channel axis of a per-channel scale, or the axis that `group` divides; None for one scale a tensor.
+        group: elements along `axis` that share a scale (the last group may be shorter), None for no grouping.
     """
 
     bits: int
@@ -60,8 +61,8 @@ class QuantSpec:
     group: int | None = None
 
     def __post_init__(self) -> None:
-        if self.bits not in (1, 2, 4, 8, 16, 32):
-            raise ValueError(f"{self.bits} bits: mulshift stores 1, 2, 4, 8, 16 or 32")
+        if self.bits not in (1, 2, 3, 4, 8, 16, 32):
+            raise ValueError(f"{self.bits} bits: mulshift stores 1, 2, 3, 4, 8, 16 or 32")
         if self.symmetric and not self.signed and self.bits > 8:
             raise ValueError("an unsigned symmetric tensor has at most 8 bits")
 
@@ -70,11 +71,15 @@ class QuantSpec:
         """Smallest integer used."""
         if not self.signed:
             return 0
+        if self.bits == 1:
+            return -1
         return (1 if self.symmetric else 0) - (1 << (self.bits - 1))
 
     @property
     def qmax(self) -> int:
         """Largest integer used."""
+        if self.signed and self.bits == 1:
+            return 1
         return int(2 ** (self.bits - (1 if self.signed else 0)) - 1)
 
     @property
@@ -84,6 +89,7 @@ class QuantSpec:
 
 
 ACTIVATION_U8 = QuantSpec(8, signed=False, symmetric=False)
+ACTIVATION_U4 = QuantSpec(4, signed=False, symmetric=False)
 ACTIVATION_S8 = QuantSpec(8, signed=True, symmetric=True)
 ACTIVATION_S16 = QuantSpec(16, signed=True, symmetric=True)
 
@@ -98,9 +104,10 @@ class QParams:
     """`real = scale * (q - zero_point)`.
 
     Attributes:
-        scale: float32, shape [] or [channels]; positive.
+        scale: float32, shape [] or [channels]; positive. With groups, the shape of the tensor, but
+            `ceil(size / spec.group)` along `spec.axis`, as ONNX has it for blocks.
         zero_point: int32, same shape as `scale`, inside [spec.qmin, spec.qmax].
-        spec: bits, sign and axis.
+        spec: bits, sign, axis and group.
     """
 
     scale: Array
@@ -139,23 +146,32 @@ class QParams:
         high = int((self.spec.qmax - self.zero_point).max())
         return max(low, high)
 
-    def shaped(self, rank: int) -> tuple[Array, Array]:
-        """Scale and zero point shaped to broadcast against a tensor of `rank` dimensions."""
-        if self.per_tensor or self.spec.axis is None:
+    def shaped(self, shape: Sequence[int]) -> tuple[Array, Array]:
+        """Scale and zero point that broadcast against a tensor of this shape; a group's is repeated for each of it."""
+        axis, group = self.spec.axis, self.spec.group
+        if self.per_tensor or axis is None:
             return self.scale, self.zero_point
-        shape = [1] * rank
-        shape[self.spec.axis] = -1
-        return self.scale.reshape(shape), self.zero_point.reshape(shape)
+        if group is not None:
+            each = np.arange(shape[axis]) // group
+            return self.scale.take(each, axis=axis), self.zero_point.take(each, axis=axis)
+        spread = [1] * len(shape)
+        spread[axis] = -1
+        return self.scale.reshape(spread), self.zero_point.reshape(spread)
 
     def quantize(self, x: Array) -> Array:
-        """`clamp(round_half_even(x / scale) + zero_point)` as ONNX QuantizeLinear does, in float32."""
-        scale, zero_point = self.shaped(x.ndim)
+        """`clamp(round_half_even(x / scale) + zero_point)` as ONNX QuantizeLinear does, in float32.
+
+        Of one bit the sign: the same for weights on their grid.
+        """
+        scale, zero_point = self.shaped(x.shape)
+        if self.spec.bits == 1 and self.spec.signed:
+            return np.where(x < 0, -1, 1).astype(np.int32)
         q = np.rint(x.astype(np.float32) / scale).astype(np.float64) + zero_point
         return np.clip(q, self.spec.qmin, self.spec.qmax).astype(np.int32)
 
     def dequantize(self, q: Array) -> Array:
         """`scale * (q - zero_point)` in float32."""
-        scale, zero_point = self.shaped(q.ndim)
+        scale, zero_point = self.shaped(q.shape)
         return ((q.astype(np.int64) - zero_point) * scale).astype(np.float32)
 
 

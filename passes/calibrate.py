@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,13 +14,15 @@ from mulshift.ir import DataError, Feeds, Interpreter, Samples, UsageError, desc
 from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.masks import is_masked
-from mulshift.passes.observers import BINS, METHODS, Histogram, percentile
+from mulshift.passes.observers import BINS, METHODS, Histogram, mse, percentile
 from mulshift.passes.outliers import Outliers, set_outliers
 
 if TYPE_CHECKING:
     import torch
 
 EXTREMES = "mulshift.extremes"
+RANGES = "mulshift.ranges"
+"""Bits below 8 -> the range of least squared error for so many."""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Calibrate(Pass):
         samples: feeds of the graph inputs; iterated once.
         method: "min-max", "percentile", "mse" or "entropy" (`mulshift.passes.observers`).
         percent: share of the elements that "percentile" keeps.
+        low_bits: fewer bits than 8, such as [4]: the range of least squared error for so many is kept as well.
         overrides: operator type, node name or value name -> method for those outputs ("inputs" for graph inputs).
         bins: histogram bins, a power of two.
         first_token: "apart" leaves position 0 (along the second to last axis) out of a "min-max" range where it is
@@ -53,6 +56,7 @@ class Calibrate(Pass):
     samples: Samples = ()
     method: str = "min-max"
     percent: float = 99.99
+    low_bits: Sequence[int] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
     bins: int = BINS
     first_token: str = "together"
@@ -76,7 +80,7 @@ class Calibrate(Pass):
                 seen[value] = Histogram(self.bins)
                 value.dtype = value.dtype or ir.DataType.from_numpy(tensor.numpy().dtype)
                 methods[value] = self._method(value)
-            if not seen[value].update(tensor, counted=methods[value] != "min-max"):
+            if not seen[value].update(tensor, counted=bool(self.low_bits) or methods[value] != "min-max"):
                 raise _not_finite(value)
             if tensor.ndim >= 2 and tensor.shape[-2] > 1:
                 outliers.setdefault(value, Outliers(self.first_token == "apart")).update(tensor)
@@ -116,6 +120,9 @@ class Calibrate(Pass):
                     (low, high), note = apart, f"{note} and left out"
         set_range(value, low, high)
         value.metadata_props[EXTREMES] = json.dumps([histogram.low, histogram.high])
+        if self.low_bits:
+            found = {str(bits): mse(histogram, 2**bits) for bits in self.low_bits}
+            value.metadata_props[RANGES] = json.dumps(found)
         if dict(value.metadata_props) != before:
             self.changed(str(value.name), f"range [{low:.6g}, {high:.6g}] ({method}){note}")
 
@@ -138,6 +145,8 @@ class Calibrate(Pass):
             raise UsageError("calibrate", f"percent is {self.percent}", "give one in (50, 100]")
         if self.first_token not in ("together", "apart"):
             raise UsageError("calibrate", f"first_token is '{self.first_token}'", "use together or apart")
+        if not all(2 <= bits < 8 for bits in self.low_bits):
+            raise UsageError("calibrate", f"low_bits is {list(self.low_bits)}", "give numbers from 2 to 7, such as [4]")
         if not self.sink_ratio > 1:
             raise UsageError("calibrate", f"sink_ratio is {self.sink_ratio}", "give one above 1")
         if self.bins < 4 or self.bins & (self.bins - 1):
@@ -151,6 +160,13 @@ def get_extremes(value: ir.Value) -> tuple[float, float] | None:
         return None
     low, high = json.loads(text)
     return float(low), float(high)
+
+
+def get_range_of_bits(value: ir.Value, bits: int) -> tuple[float, float] | None:
+    """The (low, high) of least squared error for an activation of so many bits, if calibration was asked for it."""
+    text = value.metadata_props.get(RANGES)
+    found = None if text is None else json.loads(text).get(str(bits))
+    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def check_feeds(graph: ir.Graph, feeds: Feeds, where: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import (
@@ -23,14 +22,17 @@ from mulshift.ir import (
     is_float,
     set_level,
     sole_user,
+    users,
 )
 from mulshift.ir.float_functions import DOMAIN, domain_of
 from mulshift.ir.levels import FLOAT_REASON
 from mulshift.passes.base import Contract, Pass
-from mulshift.passes.calibrate import get_extremes
+from mulshift.passes.calibrate import get_extremes, get_range_of_bits
 from mulshift.passes.formats import SPECS, Formats, Planner
 from mulshift.passes.integer.forms import asked_to_stay
 from mulshift.passes.pairs import PairInserter, is_dequantized, is_quantized
+from mulshift.passes.precision import ACTIVATION_BITS, WEIGHT_BITS, Precision
+from mulshift.passes.product_bits import ProductBits
 from mulshift.passes.quant_rules import (
     Ask,
     Give,
@@ -38,7 +40,6 @@ from mulshift.passes.quant_rules import (
     channel_axis,
     constant_weight,
     in_affine_chain,
-    in_pairs,
     is_bias,
     is_fused,
     is_image,
@@ -48,7 +49,8 @@ from mulshift.passes.quant_rules import (
     rule_of_rows,
     turned_weight,
 )
-from mulshift.passes.scales import PAIR_LIMIT, activation_qparams, reduce_range, weight_qparams
+from mulshift.passes.scales import activation_qparams, weight_qparams
+from mulshift.passes.weight_pairs import WeightPairs
 
 LARGE_TABLE = 2**16
 """Elements above which the table of an embedding is worth scales of its rows."""
@@ -59,7 +61,11 @@ class InsertFakeQuant(Pass):
     """Pair every float activation and weight with the quantization that the rules and the ranges ask for.
 
     Attributes:
-        weight_bits: 8 or 4.
+        weight_bits: 8, 4, 3, 2 (-1, 0, 1) or 1 (-1, 1): of products by constants.
+        activation_bits: 8 or 4: of what they read as their first operand.
+        group: weights along the reduced axis that share a scale, of 4 bits and fewer; 0 for one scale a channel.
+        precision: name of a product, or pattern with *, -> precision such as "w4a8" or "w4g32a4"; the first that fits
+            counts. What a node itself says (`mulshift.passes.precision`) counts more, the three options above less.
         reduce_range: keep 8-bit weights within +-64 where a machine without VNNI multiplies pairs of them in 16 bits:
             vpmaddubsw is then exact, and the kernels a quarter faster there. Elsewhere it only costs accuracy.
         residual_bits: 16 to keep the operands of additions of two activations in 16 bits, else 8.
@@ -67,7 +73,7 @@ class InsertFakeQuant(Pass):
             before): for decoders, where a few tokens are a thousand times as large as the others.
         output_bits: of a graph output that a Conv, Gemm or constant MatMul makes: None leaves it in its accumulator.
         narrow_outputs: names, or patterns with *, of graph outputs that need no 16 bits: a cache of keys and values.
-        weight_range: "max" or "mse".
+        weight_range: "max", "mse", or "auto": "max" for 8 bits, "mse" for fewer.
         embedding: "rows" (a large table that only Gather reads has s8 and one scale a row, a quarter of its floats) or
             "tensor" (one scale and the bits of its output).
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
@@ -81,17 +87,21 @@ class InsertFakeQuant(Pass):
     name: ClassVar[str] = "insert-fake-quant"
     contract: ClassVar[Contract] = Contract.LOSSY
     weight_bits: int = 8
+    activation_bits: int = 8
+    group: int = 0
+    precision: Mapping[str, str] = field(default_factory=dict)
     reduce_range: bool = False
     residual_bits: int = 16
     activations: str = "static"
     output_bits: int | None = None
     narrow_outputs: Sequence[str] = ()
-    weight_range: str = "max"
+    weight_range: str = "auto"
     embedding: str = "rows"
     concat: str = "auto"
     target: str = "integer"
     skip: Sequence[str] = ()
     _formats: dict[ir.Value, Formats] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _bits: ProductBits = field(default_factory=ProductBits, init=False, repr=False, compare=False)
 
     def rewrite(self, model: ir.Model) -> None:
         self._check(model.graph)
@@ -99,6 +109,8 @@ class InsertFakeQuant(Pass):
         wanted = [v for v in (*graph.inputs, *(v for n in nodes for v in n.outputs)) if _is_activation(v)]
         if wanted and not any(get_range(v) for v in wanted):
             raise UsageError("insert-fake-quant", "no value has a range", "run calibrate first")
+        default = Precision(self.weight_bits, self.activation_bits, self.group)
+        self._bits = ProductBits.of((n for n in nodes if self._is_product(n)), self.precision, default)
         planner = self._planner(graph)
         self._formats = planner.plan(graph)
         pairs = PairInserter(graph)
@@ -111,15 +123,18 @@ class InsertFakeQuant(Pass):
         for node in nodes if self.activations == "per-token" else ():
             if may_read_rows(node):
                 self._per_token(model, node)
+        for node in self._bits.of_node:
+            self._check_input(node)
         set_level(model, Level.QDQ)
 
     def _check(self, graph: ir.Graph) -> None:
         options: tuple[tuple[str, object, tuple[object, ...]], ...] = (
-            ("weight_bits", self.weight_bits, (8, 4)),
+            ("weight_bits", self.weight_bits, WEIGHT_BITS),
+            ("activation_bits", self.activation_bits, ACTIVATION_BITS),
             ("residual_bits", self.residual_bits, (8, 16)),
             ("activations", self.activations, ("static", "per-token")),
             ("output_bits", self.output_bits, (None, 8, 16)),
-            ("weight_range", self.weight_range, ("max", "mse")),
+            ("weight_range", self.weight_range, ("auto", "max", "mse")),
             ("embedding", self.embedding, ("rows", "tensor")),
             ("concat", self.concat, ("auto", "own")),
             ("target", self.target, ("integer", "qdq")),
@@ -127,6 +142,8 @@ class InsertFakeQuant(Pass):
         for name, value, allowed in options:
             if value not in allowed:
                 raise UsageError("insert-fake-quant", f"{name} is {value!r}", f"use one of {allowed}")
+        if self.group < 0:
+            raise UsageError("insert-fake-quant", f"group is {self.group}", "give 0 or a number of weights")
         for pattern in self.narrow_outputs:
             if not any(fnmatchcase(str(v.name), pattern) for v in graph.outputs):
                 there = ", ".join(str(v.name) for v in graph.outputs)
@@ -146,7 +163,18 @@ class InsertFakeQuant(Pass):
         names = {str(v.name) for v in graph.outputs}
         narrow = frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.narrow_outputs))
         wide = ours and self.residual_bits == 16
-        return Planner(self._rule, wide=wide, mixed="s16" if ours else "u8", narrow=narrow)
+        # ONNX Runtime 1.31 fuses MaxPool, Relu and Clip with pairs around them and then refuses them for 4 bits.
+        return Planner(self._rule, wide, "s16" if ours else "u8", narrow, self._bits.activations, four_alone=ours)
+
+    def _is_product(self, node: ir.Node) -> bool:
+        rule = self._rule(node)
+        return rule is not None and rule.product and constant_weight(node) is not None
+
+    def _check_input(self, node: ir.Node) -> None:
+        """Tell where a product does not read the 4 bits that it was asked to."""
+        made = None if node.inputs[0] is None else node.inputs[0].producer()
+        if self._bits.activations(node) == 4 and (made is None or made.inputs[0].dtype != ir.DataType.UINT4):  # type: ignore[union-attr]
+            self.skipped(node, "its input has no 4-bit pair: it is an image, has rows of its own, or stays float")
 
     # Activations -----------------------------------------------------------------------------------------------------
 
@@ -223,7 +251,8 @@ class InsertFakeQuant(Pass):
         rule = None if node is None else self._rule(node)
         if rule is not None and rule.limits is not None:
             return activation_qparams(*rule.limits, spec)
-        low, high = (get_extremes(source) if spec.bits == 16 else None) or get_range(source) or (0.0, 0.0)
+        special = get_extremes(source) if spec.bits == 16 else get_range_of_bits(source, spec.bits)
+        low, high = special or get_range(source) or (0.0, 0.0)
         return activation_qparams(low, high, spec)
 
     def _range_source(self, value: ir.Value) -> ir.Value:
@@ -288,25 +317,18 @@ class InsertFakeQuant(Pass):
             for u in value.uses()
             if u.idx == index and u.node.graph is node.graph and self._reads_alike(u.node, axis, array.ndim)
         ]
-        q = weight_qparams(array, axis, self.weight_bits, self.weight_range, *_bias_of(node))
-        reduced = self.reduce_range and self.weight_bits == 8 and in_pairs(node, array)
-        q = reduce_range(q, array, axis) if reduced else q
-        pairs.insert(value, q, alike, str(value.name))
-        within = f" within {PAIR_LIMIT}" if reduced else ""
-        self.changed(node, f"weights s{self.weight_bits}{within}, {q.scale.size} scales along axis {axis}")
+        self._weight_pairs(pairs).insert(node, value, array, axis, alike, [n for n, _ in alike])
 
     def _turned(self, node: ir.Node, turn: ir.Node, array: Array, pairs: PairInserter) -> None:
         """A per-channel pair in front of the Transpose of a constant [N, K]."""
         value = turn.inputs[0]
         assert value is not None
-        if is_dequantized(value):
-            return
-        axis = 1 - channel_axis(node, 2)
-        q = weight_qparams(array, axis, self.weight_bits, self.weight_range, *_bias_of(node))
-        if self.reduce_range and self.weight_bits == 8:
-            q = reduce_range(q, array, axis)
-        pairs.insert(value, q, [(turn, 0)], str(value.name))
-        self.changed(node, f"weights s{self.weight_bits}, {q.scale.size} scales along axis {axis} of '{value.name}'")
+        if not is_dequantized(value):
+            axis, readers = 1 - channel_axis(node, 2), users(turn.outputs[0])
+            self._weight_pairs(pairs).insert(node, value, array, axis, [(turn, 0)], readers)
+
+    def _weight_pairs(self, pairs: PairInserter) -> WeightPairs:
+        return WeightPairs(self, pairs, self._bits, self.weight_range, self.reduce_range)
 
     def _embeds(self, node: ir.Node, table: ir.Value, array: Array) -> bool:
         """Whether the table is large, and rows of it are all that is ever read."""
@@ -352,14 +374,6 @@ def _is_activation(value: ir.Value) -> bool:
         and not is_quantized(value)
         and not (value.producer() is None and not value.is_graph_input())
     )
-
-
-def _bias_of(node: ir.Node) -> tuple[Array | None, float]:
-    """The bias and the scale of the input that it is added to."""
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    made = None if node.inputs[0] is None else node.inputs[0].producer()
-    scale = constant(made.inputs[1]) if made is not None and made.op_type == "DequantizeLinear" else None
-    return bias, 1.0 if scale is None else float(np.max(scale))
 
 
 def _text(q: QParams) -> str:

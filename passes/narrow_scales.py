@@ -16,23 +16,33 @@ import onnx_ir as ir
 from mulshift.ir import Array, QParams, constant, is_float, sole_user
 from mulshift.ir.dyadic import INT32_LIMIT, accumulator_bound, is_narrow
 from mulshift.passes.base import Contract, Pass
+from mulshift.passes.groups import as_multiples
 from mulshift.passes.integer.constants import real_constant
 from mulshift.passes.integer.move import MOVERS
 from mulshift.passes.integer.quantization import dequantize_qparams, quantize_qparams
 from mulshift.passes.integer.scales import narrow_dyadics, requantization
+from mulshift.passes.pairs import BITS
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _ROUNDS = 64
 _NOISE = 0.01
 _ON_GRID = 1e-3
+_STAYS_A_SIGN = 0.25
+"""Weights of one bit are on the grid of the old scale: 1 step of it rounds to 1 step of one no further away."""
 
 
 @dataclass(frozen=True)
 class _Site:
-    """A product with a pair on its input, its weights and its output."""
+    """A product with a pair on its input, its weights and its output.
+
+    `weights` are float64 in units of their group's multiple, so that `weights / scale` are the integers of any;
+    `multiple` is of the shape of the weights, or one number where there are no groups; `scale` is [channels].
+    """
 
     quantizer: ir.Node
     weights: Array
+    multiple: Array
+    scale: Array
     axis: int
     s_x: float
     magnitude: int
@@ -62,18 +72,20 @@ class NarrowScales(Pass):
             if isinstance(found, str):
                 self.skipped(node, found)
                 continue
-            scale = constant(found.quantizer.inputs[1])
-            assert scale is not None
-            if _is_free(found, scale):
+            if _is_free(found):
                 continue
-            chosen = self._narrow(found, scale.astype(np.float64))
+            chosen = self._narrow(found, found.scale)
             if chosen is None:
                 self.skipped(node, f"a channel needs fewer than {self.min_bits} bits to be narrow")
                 continue
+            moved = float(np.abs(chosen / found.scale - 1).max())
+            if found.quantizer.metadata_props.get(BITS) == "1" and moved > _STAYS_A_SIGN:
+                self.skipped(node, "its signs would not stay signs at the scale that it needs")
+                continue
             value = found.quantizer.inputs[1]
             assert value is not None
-            value.const_value = ir.tensor(chosen.astype(np.float32).reshape(scale.shape), name=value.name)
-            self.changed(node, f"scales of {chosen.size} channels moved by at most {_moved(scale, chosen):.1e}")
+            value.const_value = ir.tensor(_moved(value, chosen / found.scale, found.axis), name=value.name)
+            self.changed(node, f"scales of {chosen.size} channels moved by at most {moved:.1e}")
 
     def _narrow(self, site: _Site, scale: Array) -> Array | None:
         """Scales whose dyadic numbers are narrow with the weights rounded for them, or None."""
@@ -107,14 +119,19 @@ def _harmless_ratio(site: _Site) -> float:
     return float(_NOISE / (np.sqrt(depth / 12) * site.magnitude / 4))
 
 
-def _moved(before: Array, after: Array) -> float:
-    return float(np.abs(after / before.astype(np.float64) - 1).max())
+def _moved(scale: ir.Value, factor: Array, axis: int) -> Array:
+    """The scales, one a channel or one a group, each channel's times its factor."""
+    before = constant(scale)
+    assert before is not None
+    shape = [1] * before.ndim
+    shape[axis if before.ndim > 1 else 0] = -1
+    return (before.astype(np.float64) * factor.reshape(shape)).astype(np.float32)
 
 
 def _integers(site: _Site, scale: Array) -> Array:
     shape = [1] * site.weights.ndim
     shape[site.axis] = -1
-    return np.asarray(np.clip(np.rint(site.weights / np.reshape(scale, shape)), -128, 127), np.int64)
+    return np.asarray(np.clip(np.rint(site.weights / np.reshape(scale, shape)), -128, 127) * site.multiple, np.int64)
 
 
 def _bound(site: _Site, scale: Array) -> Array:
@@ -124,11 +141,11 @@ def _bound(site: _Site, scale: Array) -> Array:
     return accumulator_bound(q, np.broadcast_to(safe, (q.shape[site.axis],)), site.magnitude, site.axis)
 
 
-def _is_free(site: _Site, scale: Array) -> bool:
-    bound = _bound(site, scale.astype(np.float64))
+def _is_free(site: _Site) -> bool:
+    bound = _bound(site, site.scale)
     if (bound >= INT32_LIMIT).any():
         return False
-    return requantization(site.s_x * scale.astype(np.float64) / site.s_y, bound, site.reach)[2] == "narrow"
+    return requantization(site.s_x * site.scale / site.s_y, bound, site.reach)[2] == "narrow"
 
 
 def _site(node: ir.Node) -> _Site | str:
@@ -144,11 +161,12 @@ def _site(node: ir.Node) -> _Site | str:
         return "its input or output has no pair"
     y_q, added = out
     axis = _channel_axis(node, weights.ndim)
-    if w_q.spec.axis != axis:
-        return "its weights have one scale for all channels"
-    scale, _ = w_q.shaped(weights.ndim)
-    steps = weights / scale
-    if np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID:
+    scaled = _scales(w_q, weights, axis)
+    if isinstance(scaled, str):
+        return scaled
+    scale, multiple = scaled
+    steps = weights / w_q.shaped(weights.shape)[0]
+    if quantizer.metadata_props.get(BITS) != "1" and np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID:
         return "its weights are on their grid already"
     own = real_constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
     if own is None:
@@ -157,9 +175,21 @@ def _site(node: ir.Node) -> _Site | str:
     if bias.size not in (1, weights.shape[axis]):
         return "its bias is not one number a channel"
     return _Site(
-        quantizer, weights.astype(np.float64), axis, float(x_q.scale), x_q.magnitude, float(y_q.scale),
+        quantizer, weights / multiple, multiple, scale, axis, float(x_q.scale), x_q.magnitude, float(y_q.scale),
         y_q.spec.qmax - y_q.spec.qmin, bias,
     )  # fmt: skip
+
+
+def _scales(q: QParams, weights: Array, axis: int) -> tuple[Array, Array] | str:
+    """(float64 scale a channel, multiples that broadcast against the weights), or why there are none."""
+    if q.spec.group is None:
+        scale = q.scale.astype(np.float64)
+        return (scale, np.ones(())) if q.spec.axis == axis else "its weights have one scale for all channels"
+    found = as_multiples(q.scale, axis)
+    if isinstance(found, int):
+        return "the scales of its groups are no multiples of one a channel"
+    multiples = QParams(found[1].astype(np.float32), np.zeros(found[1].shape), q.spec)
+    return found[0], multiples.shaped(weights.shape)[0].astype(np.float64)
 
 
 def _channel_axis(node: ir.Node, rank: int) -> int:
@@ -191,7 +221,7 @@ def _input(value: ir.Value | None) -> QParams | None:
     if node is None or node.op_type != "DequantizeLinear":
         return None
     q = dequantize_qparams(node)
-    return q if q is not None and q.per_tensor and q.spec.bits == 8 else None
+    return q if q is not None and q.per_tensor and q.spec.bits <= 8 else None
 
 
 def _output(node: ir.Node) -> tuple[QParams, Array] | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import QParams, QuantSpec, add_initializer, attribute, constant, inherit_origin, users
+
+BITS = "mulshift.bits"
+"""In `metadata_props` of the pair of low-bit weights: their bits, where the type that stores them has more values."""
 
 
 def is_quantized(value: ir.Value) -> bool:
@@ -32,18 +35,28 @@ def pair_source(node: ir.Node) -> ir.Value | None:
 
 
 def pair_qparams(node: ir.Node) -> QParams | None:
-    """The quantization that a DequantizeLinear with constant parameters states; None if not constant or blocked."""
+    """The quantization that a DequantizeLinear with constant parameters states; None if they are not constant.
+
+    Weights that `insert-fake-quant` gave fewer bits than their type has say so (`BITS`): `spec.bits` of 4 and less is
+    then signed and symmetric, {-7..7}, {-3..3}, {-1, 0, 1} or {-1, 1}. Blocks become `spec.group` along `spec.axis`.
+    """
     integers, scale = node.inputs[0], constant(node.inputs[1])
     zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    if integers is None or integers.dtype is None or scale is None or attribute(node, "block_size", 0):
+    if integers is None or integers.dtype is None or scale is None:
         return None
-    bits, signed = integers.dtype.bitwidth, integers.dtype.is_signed()
-    axis = None if scale.size == 1 else int(attribute(node, "axis", 1))
+    group = int(attribute(node, "block_size", 0)) or None
+    axis = None if scale.size == 1 and group is None else int(attribute(node, "axis", 1))
+    if group is not None and axis is not None:
+        axis %= scale.ndim
     scale = scale.reshape(()) if axis is None else scale
     numbers = (
         np.zeros(scale.shape, np.int32) if zero_point is None else zero_point.astype(np.int32).reshape(scale.shape)
     )
-    return QParams(scale, numbers, QuantSpec(bits, signed, symmetric=False, axis=axis))
+    bits = node.metadata_props.get(BITS)
+    if bits is not None:
+        return QParams(scale, numbers, QuantSpec(int(bits), signed=True, symmetric=True, axis=axis, group=group))
+    width, signed = integers.dtype.bitwidth, integers.dtype.is_signed()
+    return QParams(scale, numbers, QuantSpec(width, signed, symmetric=False, axis=axis, group=group))
 
 
 @dataclass
@@ -63,7 +76,8 @@ class PairInserter:
 
         Args:
             value: an activation or an initializer.
-            q: its quantization; per channel along `q.spec.axis` if its scale has channels.
+            q: its quantization; per channel along `q.spec.axis` if its scale has channels, in blocks along it if
+                `q.spec.group` is given.
             uses: (node, input index) to redirect; None for all, graph outputs included.
             base: new names start with it.
 
@@ -72,15 +86,17 @@ class PairInserter:
         """
         zero_point = q.zero_point.astype(q.spec.dtype.numpy())
         parameters = (self._parameter(f"{base}.scale", q.scale), self._parameter(f"{base}.zero_point", zero_point))
-        axis = None if q.per_tensor else q.spec.axis
-        return self._pair(value, parameters, q.spec.dtype, axis, uses, base)
+        result = self._pair(value, parameters, q.spec.dtype, _attributes(q), uses, base)
+        if q.spec.symmetric and q.spec.bits <= 4:
+            _note_bits(result, q.spec.bits)
+        return result
 
     def insert_like(self, value: ir.Value, model: ir.Node) -> ir.Value:
         """A pair with the very scale and zero point of an existing per-tensor DequantizeLinear, for all uses."""
         integers = model.inputs[0]
         assert integers is not None and integers.dtype is not None and model.inputs[1] is not None
         parameters = (model.inputs[1], model.inputs[2])
-        return self._pair(value, parameters, integers.dtype, None, None, str(value.name))
+        return self._pair(value, parameters, integers.dtype, {}, None, str(value.name))
 
     def _parameter(self, name: str, array: object) -> ir.Value:
         return add_initializer(self.graph, self._fresh(name), array)  # type: ignore[arg-type]
@@ -90,11 +106,10 @@ class PairInserter:
         value: ir.Value,
         parameters: tuple[ir.Value, ir.Value | None],
         dtype: ir.DataType,
-        axis: int | None,
+        attributes: Mapping[str, int],
         uses: Sequence[tuple[ir.Node, int]] | None,
         base: str,
     ) -> ir.Value:
-        attributes: dict[str, int] = {} if axis is None else {"axis": axis}
         if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
             raise ValueError(f"{value.name} is {value.dtype}, not float32")
         integers = ir.Value(name=self._fresh(f"{base}.q"), type=ir.TensorType(dtype), shape=value.shape)
@@ -139,3 +154,18 @@ class PairInserter:
             name = f"{base}_{i}"
         self._taken.add(name)
         return name
+
+
+def _attributes(q: QParams) -> dict[str, int]:
+    """What both nodes of a pair carry."""
+    if q.per_tensor or q.spec.axis is None:
+        return {}
+    return {"axis": q.spec.axis} | ({"block_size": q.spec.group} if q.spec.group else {})
+
+
+def _note_bits(dequantized: ir.Value, bits: int) -> None:
+    dequantize = dequantized.producer()
+    quantize = None if dequantize is None or dequantize.inputs[0] is None else dequantize.inputs[0].producer()
+    for node in (dequantize, quantize):
+        if node is not None:
+            node.metadata_props[BITS] = str(bits)

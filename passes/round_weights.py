@@ -16,7 +16,7 @@ from mulshift.passes.lattice import output_error, round_to_grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
 from mulshift.passes.quant_rules import channel_axis
-from mulshift.passes.twins import frozen_twin, replace_initializer
+from mulshift.passes.twins import frozen_twin, plain_name, replace_initializer, unclipped
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +76,12 @@ class RoundWeights(Pass):
         if q is None or array is None or array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2):
             self.skipped(node, "its weights are not float32 constants behind a pair")
             return False
+        if q.spec.group is not None:
+            self.skipped(node, "its weights have groups of their own scales")
+            return False
+        if q.spec.bits == 1:
+            self.skipped(node, "its weights are signs")
+            return False
         if not q.per_tensor and q.spec.axis != channel_axis(node, array.ndim):
             self.skipped(node, "its scales do not belong to output channels")
             return False
@@ -116,14 +122,14 @@ class RoundWeights(Pass):
         """One weight, read by `nodes` alike."""
         node = nodes[0]
         source, q = _weights(node), pair_qparams(_dequantize(node))
-        array = constant(source)
+        array = unclipped(source)
         assert source is not None and q is not None and array is not None
         axis = channel_axis(node, array.ndim)
         rounded, ratio = _rounded(array, axis, q, energies, self.damping)
         if ratio >= 1.0:
             self.skipped(node, "rounding to nearest is as good")
             return
-        new = replace_initializer(graph, source, f"{source.name}.rounded", rounded)
+        new = replace_initializer(graph, source, f"{plain_name(source)}.rounded", rounded)
         quantize = _dequantize(node).inputs[0].producer()  # type: ignore[union-attr]
         assert quantize is not None
         quantize.replace_input_with(0, new)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mulshift.ir import Array, QParams, QuantSpec, weight_spec
+from mulshift.passes.groups import group_qparams
+from mulshift.passes.weight_scales import MIN_SCALE, best_scales
 
-MIN_SCALE = 2.0**-60
-"""Smaller scales are raised to this, so that s_x * s_w stays a normal float32."""
 HEADROOM_16 = 2.0
 """16-bit activations cover twice the range seen: 15 bits are plenty, and nothing that calibration missed is clipped."""
 BIAS_BITS = 28
@@ -37,29 +37,53 @@ def _qparams(scale: float, zero_point: int, spec: QuantSpec) -> QParams:
 
 
 def weight_qparams(
-    weight: Array, axis: int, bits: int, method: str, bias: Array | None = None, input_scale: float = 1.0
+    weight: Array,
+    axis: int,
+    bits: int,
+    method: str,
+    bias: Array | None = None,
+    input_scale: float = 1.0,
+    groups: tuple[int, int] | None = None,
 ) -> QParams:
-    """Per-channel symmetric scales of a weight.
+    """Symmetric scales of a weight, one a channel or a multiple of it for each group (`mulshift.passes.groups`).
 
     A channel of zeros gets the largest scale of the others. A channel whose bias would not fit `BIAS_BITS` bits at
     `input_scale * scale` gets a larger scale (its weights are then negligible beside the bias).
 
     Args:
         weight: channels along `axis`.
-        method: "max", or "mse" (each channel's clip with the least squared rounding error).
+        bits: 8, 4, 3, 2 or 1.
+        method: "max", "mse" (each channel's clip with the least squared rounding error), or "auto": "max" for 8 bits,
+            "mse" for fewer.
         bias: [channels], or None.
+        groups: (axis, weights along it that share a scale), or None.
     """
+    method = ("max" if bits == 8 else "mse") if method == "auto" else method
+    least: Array | float = 0.0
+    if bias is not None and bias.shape == (weight.shape[axis],):
+        least = np.abs(bias) / (input_scale * 2.0**BIAS_BITS)
+    if groups is not None:
+        return group_qparams(weight, axis, *groups, bits, method, least)
     spec = weight_spec(bits, axis)
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
-    largest = np.abs(rows).max(axis=1, initial=0.0)
-    scale = largest / spec.qmax
-    if method == "mse":
-        scale = _least_error(rows, scale, spec)
-    alive = largest > 0
-    scale = np.where(alive, scale, scale.max(initial=0.0) or 1.0)
-    if bias is not None and bias.shape == scale.shape:
-        scale = np.maximum(scale, np.abs(bias) / (input_scale * 2.0**BIAS_BITS))
+    rows = np.ascontiguousarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1), np.float64)
+    scale = best_scales(rows, spec, method)
+    scale = np.where(scale > 0, scale, scale.max(initial=0.0) or 1.0)
+    scale = np.maximum(scale, least)
     return QParams(np.maximum(scale, MIN_SCALE).astype(np.float32), np.zeros(scale.shape, np.int32), spec)
+
+
+def on_range(weight: Array, q: QParams) -> Array:
+    """The weights within what their integers reach: then QuantizeLinear of a type with more bits does the same.
+
+    Clipped to `qmax * scale`; of one bit `sign(w) * scale`. float32; the very array if that changes nothing.
+    """
+    scale, _ = q.shaped(weight.shape)
+    if q.spec.bits == 1:
+        return np.asarray(np.where(weight < 0, -scale, scale), np.float32)
+    if q.spec.bits == 8:
+        return weight
+    most = np.asarray(scale * np.float32(q.spec.qmax), np.float32)
+    return weight if (np.abs(weight) <= most).all() else np.clip(weight, -most, most)
 
 
 PAIR_LIMIT = 64
@@ -71,17 +95,3 @@ def reduce_range(q: QParams, weight: Array, axis: int) -> QParams:
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     least = (np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT).astype(np.float32)
     return QParams(np.maximum(q.scale, least), q.zero_point, q.spec)
-
-
-def _least_error(rows: Array, scale: Array, spec: QuantSpec) -> Array:
-    """The best of 33 shrunken scales a row, by squared error."""
-    best = np.full(len(rows), np.inf)
-    chosen = scale.copy()
-    for factor in np.linspace(1.0, 0.6, 33):
-        trial = np.maximum(scale * factor, MIN_SCALE)[:, None]
-        q = np.clip(np.rint(rows / trial), spec.qmin, spec.qmax)
-        error = ((rows - q * trial) ** 2).sum(axis=1)
-        better = error < best
-        best = np.where(better, error, best)
-        chosen = np.where(better, scale * factor, chosen)
-    return chosen

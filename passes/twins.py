@@ -15,6 +15,10 @@ from mulshift.passes.pairs import pair_qparams, pair_source
 FLOAT_ORIGIN = "mulshift.float_origin"
 """Key in the `meta` of an initializer that a pass made from another: that one's tensor, as the float model has it."""
 
+_CLIPPED_NAME = ".clipped"
+CLIPPED = "mulshift.clipped"
+"""Key in the `meta` of an initializer that differs from its float origin by clipping to low bits alone."""
+
 
 def replace_initializer(graph: ir.Graph, old: ir.Value | None, base: str, array: Array) -> ir.Value:
     """A new initializer in place of `old` that remembers the float model's numbers (for `float_twin`).
@@ -30,6 +34,29 @@ def replace_initializer(graph: ir.Graph, old: ir.Value | None, base: str, array:
     origin = zeros if old is None else old.meta.get(FLOAT_ORIGIN, old.const_value)
     new.meta[FLOAT_ORIGIN] = origin
     return new
+
+
+def float_numbers(value: ir.Value | None) -> Array | None:
+    """What an initializer was in the float model, before passes clipped or rounded it; None if it is not constant."""
+    origin = None if value is None else value.meta.get(FLOAT_ORIGIN)
+    return constant(value) if origin is None else np.asarray(origin.numpy())
+
+
+def clip_initializer(graph: ir.Graph, old: ir.Value, array: Array) -> ir.Value:
+    """`NAME.clipped` in place of `old`, numbers that are only nearer to the grid: `unclipped` gives the others."""
+    new = replace_initializer(graph, old, f"{old.name}{_CLIPPED_NAME}", array)
+    new.meta[CLIPPED] = True
+    return new
+
+
+def plain_name(value: ir.Value) -> str:
+    """The name of an initializer before it was clipped."""
+    return str(value.name).removesuffix(_CLIPPED_NAME) if value.meta.get(CLIPPED) else str(value.name)
+
+
+def unclipped(value: ir.Value | None) -> Array | None:
+    """The numbers to round: an initializer's, or those that it had before `insert-fake-quant` clipped it."""
+    return float_numbers(value) if value is not None and value.meta.get(CLIPPED) else constant(value)
 
 
 def float_twin(model: ir.Model) -> ir.Model:

@@ -28,6 +28,7 @@ from mulshift.passes.to_integer import ToInteger
 
 WEIGHTS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 FUSED = ("Relu", "Clip")
+_FOUR_BITS = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4)
 
 
 def graph(text: str, constants: Mapping[str, Array] | None = None, opset: int = 21) -> ir.Model:
@@ -202,14 +203,15 @@ def python_values(model: ir.Model, feeds: Feeds) -> dict[str, Array]:
 
 
 def ort_values(model: ir.Model, feeds: Feeds, optimize: bool = True) -> dict[str, Array]:
-    """Every value of a run on stock ONNX Runtime."""
+    """Every value of a run on stock ONNX Runtime; 4-bit ones aside, which it cannot hand out."""
     import onnxruntime as ort
 
     proto = ir.to_proto(model)
     have = {o.name for o in proto.graph.output}
     types = {v.name: v for v in proto.graph.value_info}
     for node in proto.graph.node:
-        proto.graph.output.extend(types[o] for o in node.output if o and o not in have)
+        wanted = [types[o] for o in node.output if o and o not in have]
+        proto.graph.output.extend(v for v in wanted if v.type.tensor_type.elem_type not in _FOUR_BITS)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if not optimize:

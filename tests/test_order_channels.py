@@ -460,3 +460,14 @@ def test_the_printed_graph() -> None:
     OrderChannels()(integer)
     assert show(integer, metadata=False).split("function")[0] == AFTER
     assert next(v for n in integer.graph for v in n.outputs).metadata_props["mulshift.channels"] == "[0,2,1,3]"
+
+
+def test_products_over_the_last_of_three_axes_keep_their_order() -> None:
+    """Channels are axis 1 here; a token axis must not be taken for them."""
+    feeds = {"x": g.normal(1, 6, 8, seed=9)}
+    text = "(float[1,6,8] x) => (float[1,6,4] y) { a = MatMul(x, w) s = Tanh(a) m = Add(s, k) y = MatMul(m, v) }"
+    given = weights(w=(8, 8), k=(8,)) | {"v": np.ascontiguousarray(clashing(4, 8).T)}
+    integer = g.lower(g.qdq(g.graph(text, given), feeds))
+    model, step = ordered(integer, feeds)
+    assert not step.log.changed
+    assert not any("mulshift.channels" in v.metadata_props for n in model.graph for v in n.outputs)

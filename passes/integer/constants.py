@@ -29,7 +29,7 @@ def quantized_constant(value: ir.Value | None) -> tuple[Array, QParams, Array | 
     real, own = constant(quantizer.inputs[0]), quantize_qparams(quantizer)
     if real is None or own is None:
         return None
-    scale, zero_point = own.shaped(real.ndim)
+    scale, zero_point = own.shaped(real.shape)
     steps = np.nan_to_num(np.rint(real.astype(np.float32) / scale), nan=0.0, posinf=2.0**31, neginf=-(2.0**31))
     q = np.clip(steps.astype(np.float64) + zero_point, own.spec.qmin, own.spec.qmax)
     return q.astype(np.int64), params, real

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def conv(low: Lowering, node: ir.Node) -> Product:
     """`y = conv(x, w) + bias`. w: [O, C/group, ...]."""
     x = low.as_unsigned(low.require(node.inputs[0]))
-    w = weights_of(node.inputs[1])
+    w = weights_of(node.inputs[1], 0)
     rank = w.q.ndim - 2
     if rank not in (1, 2, 3):
         raise NoFormError(f"{rank}-dimensional convolution")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def conv_transpose(low: Lowering, node: ir.Node) -> Product:
     """w: [C, O/group, ...] -> Conv weights [O, C/group, ...]."""
     x = low.as_unsigned(low.require(node.inputs[0]))
-    w = weights_of(node.inputs[1])
+    w = weights_of(node.inputs[1], 1)
     rank = w.q.ndim - 2
     if rank not in (1, 2, 3):
         raise NoFormError(f"{rank}-dimensional transposed convolution")

@@ -24,7 +24,7 @@ def has_row_scales(node: ir.Node) -> bool:
     if made is None or made.op_type != "DequantizeLinear" or attribute(node, "axis", 0) != 0:
         return False
     q = dequantize_qparams(made)
-    return q is not None and not q.per_tensor and q.spec.axis == 0
+    return q is not None and not q.per_tensor and q.spec.axis == 0 and q.spec.group is None
 
 
 def embedding(low: Lowering, node: ir.Node, out: Output) -> ir.Value:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def gemm(low: Lowering, node: ir.Node) -> Product:
     """`alpha * A' @ B' + beta * C` with constant B and C."""
     x = low.as_unsigned(low.require(node.inputs[0]))
-    w = weights_of(node.inputs[1])
-    if attribute(node, "transB", 0):
+    turned = bool(attribute(node, "transB", 0))
+    w = weights_of(node.inputs[1], 0 if turned else 1)
+    if turned:
         w = Weights(w.q.T, w.scale, w.zero_point, None if w.axis is None else 1 - w.axis)
     if attribute(node, "transA", 0):
         shape = None if x.value.shape is None else ir.Shape(list(x.value.shape)[::-1])
@@ -35,7 +36,7 @@ def gemm(low: Lowering, node: ir.Node) -> Product:
 
 def matmul_weights(low: Lowering, node: ir.Node) -> Product:
     """`x @ W` with constant W: [K, N]."""
-    w = weights_of(node.inputs[1])
+    w = weights_of(node.inputs[1], 1)
     if w.q.ndim != 2 or rank(node.inputs[0]) == 1:
         raise NoFormError("product with a vector or a batch of constant matrices")
     x = low.as_unsigned(low.require(node.inputs[0]))

@@ -16,8 +16,10 @@ from mulshift.ir import (
     QuantSpec,
     describe,
     ints,
+    rank,
 )
 from mulshift.ir.dyadic import INT32_LIMIT, accumulator_bound
+from mulshift.passes.groups import as_multiples
 from mulshift.passes.integer.constants import quantized_constant, real_constant
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
 from mulshift.passes.integer.scales import requantization
@@ -72,16 +74,20 @@ class Product:
     tail: int
 
 
-def weights_of(value: ir.Value | None) -> Weights:
-    """The integer weights behind a value, through Transpose; u8 becomes s8 exactly.
+def weights_of(value: ir.Value | None, channels: int) -> Weights:
+    """The integer weights behind a value, through Transpose; u8 becomes s8 exactly, groups become one scale a channel.
+
+    Args:
+        value: a product's second operand.
+        channels: its axis that holds output channels.
 
     Raises:
         NoFormError: not constant, not quantized, or a form that a product cannot take.
     """
     node = None if value is None else value.producer()
     if node is not None and node.op_type == "Transpose":
-        inner = weights_of(node.inputs[0])
-        perm = ints(node, "perm") or list(range(inner.q.ndim))[::-1]
+        perm = ints(node, "perm") or list(range(rank(value) or rank(node.inputs[0]) or 2))[::-1]
+        inner = weights_of(node.inputs[0], perm[channels])
         axis = None if inner.axis is None else perm.index(inner.axis)
         return Weights(inner.q.transpose(perm), inner.scale, inner.zero_point, axis)
     held = quantized_constant(value)
@@ -91,11 +97,29 @@ def weights_of(value: ir.Value | None) -> Weights:
     q, params, _ = held
     if params.spec.bits > 8:
         raise NoFormError(f"its weights have {params.spec.bits} bits; products take 8-bit operands")
+    if params.spec.group is not None:
+        return _ungrouped(q, params, channels)
     zero_points = np.unique(params.zero_point)
     if zero_points.size != 1:
         raise NoFormError("its weights have a different zero point for each channel")
     shift = 0 if params.spec.signed else 2 ** (params.spec.bits - 1)
     return Weights(q - shift, params.scale.astype(np.float64), int(zero_points[0]) - shift, params.spec.axis)
+
+
+def _ungrouped(q: Array, params: QParams, channels: int) -> Weights:
+    """`s[c, g] * (q - z) = s[c] * (m[c, g] * (q - z))` with `s[c, g] = s[c] * m[c, g]`."""
+    if channels >= q.ndim or params.scale.ndim != q.ndim or params.spec.axis == channels:
+        raise NoFormError("its weights have groups along the output channels")
+    found = as_multiples(params.scale, channels)
+    if isinstance(found, int):
+        raise NoFormError(f"the scales of the groups of channel {found} are no small integer multiples of one scale")
+    scale, multiple = found
+    assert params.spec.axis is not None and params.spec.group is not None
+    each = np.arange(q.shape[params.spec.axis]) // params.spec.group
+    whole = (q - params.shaped(q.shape)[1]) * multiple.take(each, axis=params.spec.axis)
+    if whole.min(initial=0) < -128 or whole.max(initial=0) > 127:
+        raise NoFormError("its weights times the multiples of their groups' scales leave 8 bits")
+    return Weights(whole, scale, 0, channels)
 
 
 def channel_scale(w: Weights, axis: int, channels: int) -> Array:

@@ -21,7 +21,7 @@ _BITS = {
 
 
 def quantize_qparams(node: ir.Node) -> QParams | None:
-    """Quantization of a QuantizeLinear's output; None if it is not constant, block-wise or not an integer type."""
+    """Quantization of a QuantizeLinear's output; None if it is not constant or not an integer type."""
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
     dtype = ir.DataType(attribute(node, "output_dtype", 0)) or ir.DataType.UINT8
     if zero_point is not None:
@@ -44,18 +44,21 @@ def dequantize_qparams(node: ir.Node) -> QParams | None:
 
 def _qparams(node: ir.Node, dtype: ir.DataType, zero_point: ir.Value | None) -> QParams | None:
     scale = constant(node.inputs[1])
-    if scale is None or dtype not in _BITS or attribute(node, "block_size", 0):
+    if scale is None or dtype not in _BITS:
         return None
     z = np.zeros(scale.shape, np.int32) if zero_point is None else constant(zero_point)
     if z is None:
         return None
-    axis = int(attribute(node, "axis", 1))
-    if scale.size == 1:
+    axis, group = int(attribute(node, "axis", 1)), int(attribute(node, "block_size", 0)) or None
+    if group is not None:
+        kept = axis % scale.ndim if scale.ndim else 0
+    elif scale.size == 1:
         scale, z, kept = scale.reshape(()), z.reshape(()), None
     else:
         kept = axis if axis >= 0 else _positive(node, axis)
     bits, signed = _BITS[dtype]
-    return QParams(scale.astype(np.float32), z.astype(np.int32), QuantSpec(bits, signed, symmetric=False, axis=kept))
+    spec = QuantSpec(bits, signed, symmetric=False, axis=kept, group=group)
+    return QParams(scale.astype(np.float32), z.astype(np.int32), spec)
 
 
 def _positive(node: ir.Node, axis: int) -> int:

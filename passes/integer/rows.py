@@ -32,7 +32,7 @@ def reads_rows(node: ir.Node) -> bool:
 def row_product(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     """The product at `out`."""
     x, k = _rows(low, node)
-    w = weights_of(node.inputs[1])
+    w = weights_of(node.inputs[1], 1)
     if w.q.ndim != 2:
         raise NoFormError("a batch of constant matrices")
     columns = w.q.shape[1]

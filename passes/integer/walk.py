@@ -77,7 +77,7 @@ def _second_operand(value: ir.Value, depth: int = 16) -> bool:
 
 def _dequantize(low: Lowering, node: ir.Node) -> None:
     x, q = node.inputs[0], dequantize_qparams(node)
-    if x is None or q is None or constant(x) is not None or q.spec.bits == 32:
+    if x is None or q is None or constant(x) is not None or q.spec.bits == 32 or q.spec.group is not None:
         return
     if q.per_tensor and quantized_constant(node.outputs[0]) is not None:
         return  # `lookup` makes a constant of it for those that read it

@@ -158,6 +158,8 @@ def _gemm(node: ir.Node) -> list[Tie]:
     x, y = _data(node)
     if w is None:
         raise StaysError("its weights are not constant")
+    if _rank(x) != 2:
+        raise StaysError("its channels are its last axis, not axis 1")
     numbers = _numbers(node, w.shape[1])
     return [Tie((x,), (Place(node, 1, 0),), summed=True), Tie((y,), (Place(node, 1, 1), *numbers))]
 
