@@ -19,28 +19,40 @@ from node_models import DOMAIN, OPSET, Node, our_model
 from onnx import TensorProto, helper, numpy_helper
 from processes import measured
 
-from mulshift.ir.operators.low_bits import LOW_BITS, pack_bits
+from mulshift.ir.operators.low_bits import BLOCKS, LOW_BITS, pack_bits, pack_blocks
 from mulshift.ir.operators.packing import K4N16, pack_gemm
 
 K, N, ROUNDS = 4096, 4096, 3
-BLOCKS = (32, 128)
+SMALL_BLOCK = 32
+THEIR_BLOCKS = (SMALL_BLOCK, 128)
 U8 = {"zero_point": 128, "qmin": 0, "qmax": 255, "dtype": int(TensorProto.UINT8)}
 
 
-def ours(bits: int) -> Node:
-    """Uniform u8 by uniform weights; sums spread over u8."""
+def ours(bits: int, block: int = 0) -> Node:
+    """Uniform u8 by uniform weights, in blocks times 1 to 15; sums spread over u8."""
     rng = np.random.default_rng(bits)
     x = rng.integers(0, 256, (1, K), np.uint8)
     most = 2 ** (bits - 1) - 1
-    w = pack_gemm(rng.integers(-most, most + 1, (K, N)).astype(np.int8))
-    name, layout = ("GemmPacked", K4N16) if bits == 8 else (f"GemmPackedInt{bits}", LOW_BITS[bits])
+    w = rng.integers(-most, most + 1, (K, N))
+    if block:
+        w, most = w * rng.integers(1, 16, (K // block, N)).repeat(block, 0), 15 * most
+    name, layout, packed = _packed(pack_gemm(w.astype(np.int8)), bits, block)
     constants = {
-        "w": w if bits == 8 else pack_bits(w, bits),
+        "w": packed,
         "bias": rng.integers(-1000, 1000, N).astype(np.int32),
         "b": np.full(1, 9, np.int32),
         "c": np.full(1, round(np.log2(9 * most * K**0.5)), np.int32),
     }
     return Node(name, {"x_zero_point": 128, "w_shape": [K, N], "layout": layout, **U8}, x, constants)
+
+
+def _packed(w: np.ndarray, bits: int, block: int) -> tuple[str, str, np.ndarray]:
+    """Operator, layout, weights of k4n16."""
+    if block:
+        blocks = pack_blocks(w, block)
+        assert blocks is not None
+        return "GemmPackedInt4Blocks", BLOCKS, blocks
+    return ("GemmPacked", K4N16, w) if bits == 8 else (f"GemmPackedInt{bits}", LOW_BITS[bits], pack_bits(w, bits))
 
 
 def floats() -> tuple[onnx.ModelProto, np.ndarray]:
@@ -73,12 +85,12 @@ def _float_model(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> onnx
 
 def sides(folder: Path) -> Iterator[tuple[str, str]]:
     """Write the models; (side, engine of transformer/worker.py)."""
-    for bits in (8, 4, 2):
-        node = ours(bits)
-        yield _write(folder, f"ours {bits} bits", our_model(node), node.x), "ours"
-        _check(folder / f"ours {bits} bits.onnx", node)
+    for bits, block in ((8, 0), (4, 0), (4, SMALL_BLOCK), (2, 0)):
+        node, name = ours(bits, block), f"ours {bits} bits{f', blocks of {block}' if block else ''}"
+        yield _write(folder, name, our_model(node), node.x), "ours"
+        _check(folder / f"{name}.onnx", node)
     for bits in (8, 4):
-        for block in BLOCKS:
+        for block in THEIR_BLOCKS:
             name = f"MatMulNBits {bits} bits, block {block}"
             yield _write(folder, name, *matmul_n_bits(bits, block)), "onnxruntime"
     yield _write(folder, "float", *floats()), "onnxruntime"

@@ -363,7 +363,9 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
   dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
   const bool is_small = dense_ == &kernels.small || dense_ == &kernels.smallest;  // as fast, and stays packed
   if (spec_.packing.bits == 8 && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
-  return columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec);
+  if (const char* wrong = columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec)) return wrong;
+  const Dense* few = spec_.packing.bits == 8 ? nullptr : few_of(spec_.packing);
+  return few ? few_columns_.prepare(columns, left_of(few->held, spec.x_zero_point), sums, &spec) : nullptr;
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
@@ -374,9 +376,11 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
+  const bool is_packed = spec_.packing.bits < 8;
   const Dense* few = rows <= kFewRows ? few_of(spec_.packing) : nullptr;
-  const Dense& dense = few && few->held == dense_->held ? *few : *dense_;
-  Job job = {spec_, dense, fours_, columns_, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
+  const bool is_few = few && (is_packed || few->held == dense_->held);
+  const Columns& columns = is_few && is_packed ? few_columns_ : columns_;
+  Job job = {spec_, is_few ? *few : *dense_, fours_, columns, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
   run_queue(parallel, spec_.groups * job.panel_blocks * job.row_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;

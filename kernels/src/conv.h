@@ -67,6 +67,7 @@ class Conv {
   const Dense* dense_ = nullptr;
   Fours fours_;
   Columns columns_;
+  Columns few_columns_;  // for few rows by packed weights
   Winograd winograd_;
 };
 

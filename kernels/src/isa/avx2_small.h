@@ -93,14 +93,16 @@ struct Fields {
   }
 };
 
-inline int32_t sum_of_bytes(const char* x, size_t n) {
+// In every lane.
+inline __m256i sum_of_bytes(const char* x, size_t n) {
   __m256i sums = _mm256_setzero_si256();
   size_t i = 0;
   for (; i + 32 <= n; i += 32) sums = _mm256_add_epi64(sums, _mm256_sad_epu8(read(x + i), _mm256_setzero_si256()));
-  int64_t found = _mm256_extract_epi64(sums, 0) + _mm256_extract_epi64(sums, 1) + _mm256_extract_epi64(sums, 2) +
-                  _mm256_extract_epi64(sums, 3);
-  for (; i < n; ++i) found += static_cast<uint8_t>(x[i]);
-  return static_cast<int32_t>(found);
+  __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  int32_t rest = 0;
+  for (; i < n; ++i) rest += static_cast<uint8_t>(x[i]);
+  two = _mm_add_epi64(two, _mm_cvtsi32_si128(rest));
+  return _mm256_broadcastd_epi32(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
 }
 
 // ROWS rows of one panel. Sums in 32 bits are modulo 2^32 where the fields alone leave them; see dense.h.
@@ -159,7 +161,8 @@ inline void packed_rows(const Product& p, size_t first, int32_t* acc, size_t acc
   const char* a = static_cast<const char*>(p.a) + first * p.a_stride;
   __m256i folded[ROWS];
   for (size_t r = 0; r < ROWS; ++r) {
-    folded[r] = _mm256_set1_epi32(Fields<BITS>::half * sum_of_bytes(a + r * p.a_stride, 4 * p.k4));
+    const __m256i sum = sum_of_bytes(a + r * p.a_stride, 4 * p.k4);
+    folded[r] = _mm256_mullo_epi32(sum, _mm256_set1_epi32(Fields<BITS>::half));
   }
   for (size_t n = 0; n < p.columns; n += kPanel) {
     __m256i sums[ROWS][2];
@@ -187,7 +190,7 @@ inline void block_rows(const Product& p, size_t first, int32_t* acc, size_t acc_
       __m256i part[ROWS][2];
       packed_panel<4, ROWS>(a, p.a_stride, b, steps, part);
       for (size_t r = 0; r < ROWS; ++r) {
-        const __m256i folded = _mm256_set1_epi32(8 * sum_of_bytes(a + r * p.a_stride, 4 * steps));
+        const __m256i folded = _mm256_slli_epi32(sum_of_bytes(a + r * p.a_stride, 4 * steps), 3);
         for (size_t h = 0; h < 2; ++h) {
           const __m256i found = _mm256_mullo_epi32(_mm256_sub_epi32(part[r][h], folded), m[h]);
           sums[r][h] = _mm256_add_epi32(sums[r][h], found);
