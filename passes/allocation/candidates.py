@@ -42,7 +42,7 @@ class Candidate:
         kind: row of KINDS.
     """
 
-    precision: Precision = Precision()
+    precision: Precision
     kind: str = DENSE
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Candidate:
         return cls(Precision.parse(precision), kind or DENSE)
 
 
-REFERENCE = Candidate()
+REFERENCE = Candidate(Precision(8, 8))
 """w8a8, dense: what relative budgets are relative to."""
 DEFAULT = ("w8a8", "w4a8", "w2a8", "w8a4", "w4a4", "w2a4")
 
@@ -78,8 +78,12 @@ def parse_candidates(texts: Iterable[str]) -> Candidates:
     """
     found = dict.fromkeys(Candidate.parse(text) for text in texts)
     if not found:
-        raise UsageError("candidates", "there are none", f"weights take {WEIGHT_BITS} bits, activations {ACTIVATION_BITS}")
-    return tuple(sorted(found, key=lambda c: (-c.precision.activations, -c.precision.weights, c.precision.group, c.kind)))
+        raise UsageError(
+            "candidates", "there are none", f"weights take {WEIGHT_BITS} bits, activations {ACTIVATION_BITS}"
+        )
+    return tuple(
+        sorted(found, key=lambda c: (-c.precision.activations, -c.precision.weights, c.precision.group, c.kind))
+    )
 
 
 def varies_activations(candidates: Candidates) -> bool:

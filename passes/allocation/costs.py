@@ -82,7 +82,9 @@ def bit_operations(group: Group, candidate: Candidate, facts: Facts) -> float:
 def latency(group: Group, candidate: Candidate, facts: Facts) -> float:
     """Seconds of the group's kernels."""
     times = _latencies(facts).seconds
-    return sum(times[p.name].get(str(candidate), times[p.name][str(REFERENCE)]) for p in group.products if p.name in times)
+    return sum(
+        times[p.name].get(str(candidate), times[p.name][str(REFERENCE)]) for p in group.products if p.name in times
+    )
 
 
 def _other_latency(groups: tuple[Group, ...], facts: Facts) -> float:

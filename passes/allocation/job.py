@@ -98,7 +98,8 @@ def save_job(folder: Path, model: ir.Model, samples: Sequence[Feeds], job: Job) 
     (folder / ROUNDED).mkdir(exist_ok=True)
     ir.save(model.clone(), folder / MODEL, external_data=WEIGHTS)
     for i, feeds in enumerate(samples):
-        np.savez(folder / SAMPLES / f"{i}.npz", **{name: np.asarray(a) for name, a in feeds.items()})
+        arrays: dict[str, Any] = {name: np.asarray(a) for name, a in feeds.items()}
+        np.savez(folder / SAMPLES / f"{i}.npz", **arrays)
     write_whole(folder / JOB, job.text())
 
 

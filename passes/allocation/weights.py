@@ -30,7 +30,7 @@ def rounded_weights(weight: Array, axis: int, precision: Precision) -> Array:
 
 
 def scales_beside_channels(weight: tuple[int, ...], axis: int, precision: Precision) -> int:
-    """Scales that are stored with grouped weights; that of a channel is part of its requantization, whatever the bits."""
+    """Scales stored with grouped weights; the one of a channel belongs to its requantization, whatever the bits."""
     if not precision.group:
         return 0
     channels = weight[axis]

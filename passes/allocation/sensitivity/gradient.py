@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mulshift.passes.allocation.candidates import Candidate
 from mulshift.passes.allocation.groups import Group, Product
 from mulshift.passes.allocation.job import Bench
 from mulshift.passes.allocation.sensitivity.base import EachSample
-from mulshift.passes.allocation.sensitivity.probing import Probe, by_group, mean_tables, probe
+from mulshift.passes.allocation.sensitivity.probing import Probed, by_group, probe
 
 
 class Gradient(EachSample):
@@ -26,25 +25,23 @@ class Gradient(EachSample):
 
     def run(self, bench: Bench, task: str) -> Any:
         """A table for one sample."""
-        return mean_tables([by_group(bench, lambda g, c, p=p: _error(bench, p, g, c)) for p in _probes(bench, task)])
+        found = probe(bench, int(task), with_weights=False)
+        return by_group(bench, lambda group, candidate: _error(bench, found, group, candidate))
 
 
-def _probes(bench: Bench, task: str) -> Sequence[Probe]:
-    return list(probe(bench, int(task), with_weights=False))
-
-
-def _error(bench: Bench, found: Probe, group: Group, candidate: Candidate) -> float:
+def _error(bench: Bench, found: Probed, group: Group, candidate: Candidate) -> float:
     import torch
 
-    total: Any = 0.0
-    for product in group.products:
-        if product.name in found.grads:
-            with torch.no_grad():
-                total = total + _rows(found.grads[product.name] * _change(bench, found, product, candidate), found.rows)
-    return 0.0 if isinstance(total, float) else float((total**2).sum())
+    sums: list[Any] = [0.0] * bench.job.probes
+    with torch.no_grad():
+        for product in group.products:
+            change = _change(bench, found, product, candidate)
+            for i, gradient in enumerate(found.grads[product.name]):
+                sums[i] = sums[i] + _rows(gradient * change, found.rows)
+    return sum(float((s**2).sum()) for s in sums) / len(sums)
 
 
-def _change(bench: Bench, found: Probe, product: Product, candidate: Candidate) -> Any:
+def _change(bench: Bench, found: Probed, product: Product, candidate: Candidate) -> Any:
     import torch
 
     simulation = bench.simulation
@@ -57,7 +54,7 @@ def _change(bench: Bench, found: Probe, product: Product, candidate: Candidate) 
     return evaluate(node, values, simulation.constant)[0] - found.makes[product.name]
 
 
-def _rows(product: Any, rows: int) -> Any:
+def _rows(terms: Any, rows: int) -> Any:
     """Sums over all but the rows of the batch, float64; over everything where the first axis is no batch."""
-    wide = product.double()
+    wide = terms.double()
     return wide.reshape(rows, -1).sum(1) if wide.ndim and wide.shape[0] % rows == 0 else wide.sum().reshape(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mulshift.passes.allocation.candidates import Candidate
 from mulshift.passes.allocation.groups import Group
 from mulshift.passes.allocation.job import Bench
 from mulshift.passes.allocation.sensitivity.base import EachSample
-from mulshift.passes.allocation.sensitivity.probing import Probe, by_group, mean_tables, probe
+from mulshift.passes.allocation.sensitivity.probing import Probed, by_group, probe
 
 
 class Hessian(EachSample):
@@ -24,10 +25,10 @@ class Hessian(EachSample):
     def run(self, bench: Bench, task: str) -> Any:
         """A table for one sample."""
         found = probe(bench, int(task), with_weights=True)
-        return mean_tables([by_group(bench, lambda g, c, p=p: _error(bench, p, g, c)) for p in found])
+        return by_group(bench, lambda group, candidate: _error(bench, found, group, candidate))
 
 
-def _error(bench: Bench, found: Probe, group: Group, candidate: Candidate) -> float:
+def _error(bench: Bench, found: Probed, group: Group, candidate: Candidate) -> float:
     import torch
 
     simulation, total = bench.simulation, 0.0
@@ -38,12 +39,12 @@ def _error(bench: Bench, found: Probe, group: Group, candidate: Candidate) -> fl
             change = torch.tensor(simulation.weight(product, candidate)) - torch.from_numpy(tensor.numpy().copy())
             total += _curvature(found.weight_grads[name]) * float((change.double() ** 2).sum())
         for product in group.products:
-            if product.name in found.reads:
-                x = found.reads[product.name]
-                change = simulation.activation(product.name, x, candidate.precision.activations) - x
-                total += _curvature(found.read_grads[product.name]) * float((change.double() ** 2).sum())
+            x = found.reads[product.name]
+            change = simulation.activation(product.name, x, candidate.precision.activations) - x
+            total += _curvature(found.read_grads[product.name]) * float((change.double() ** 2).sum())
     return total
 
 
-def _curvature(gradient: Any) -> float:
-    return float((gradient.double() ** 2).mean()) if gradient.numel() else 0.0
+def _curvature(gradients: Sequence[Any]) -> float:
+    """`E |dL/dv|^2 / n` over the random vectors."""
+    return sum(float((g.double() ** 2).mean()) for g in gradients if g.numel()) / len(gradients)

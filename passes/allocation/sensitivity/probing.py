@@ -4,50 +4,58 @@ With y the outputs, r of independent +-1 and `L = r^T y / |y|`, the gradient g o
 
     E_r [(g^T dz)^2] = |J dz|^2 / |y|^2,    J = dy/dz
 
-the relative squared error of the outputs to first order (Hutchinson's estimator). It needs no labels, and is the Hessian
-of the squared error at the float model, where the residual is zero and the Gauss-Newton matrix exact.
+the relative squared error of the outputs to first order (Hutchinson's estimator). It needs no labels; J^T J is the
+Hessian of the squared error at the float model, where the residual is zero and the Gauss-Newton matrix exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Interpreter, UnsupportedError
+from mulshift.passes.allocation.candidates import Candidate
+from mulshift.passes.allocation.groups import Group
 from mulshift.passes.allocation.job import Bench
 from mulshift.passes.calibrate import batch_rows
 
 if TYPE_CHECKING:
     import torch
 
+Gradients: TypeAlias = "dict[str, list[torch.Tensor]]"
+"""Of each tensor, one a random vector."""
+
 
 @dataclass
-class Probe:
-    """One forward and backward pass.
+class Probed:
+    """One forward pass and a backward pass for each random vector.
 
     Attributes:
         rows: length of the batch axis of the sample.
         reads: product -> what it reads.
         makes: product -> its output, before anything is added outside.
-        grads: product -> gradient at its output.
-        read_grads: product -> gradient at what it reads.
-        weight_grads: initializer -> gradient.
+        grads: product -> gradients at its output, one a vector.
+        read_grads: product -> gradients at what it reads.
+        weight_grads: initializer -> gradients.
     """
 
     rows: int
     reads: dict[str, torch.Tensor]
     makes: dict[str, torch.Tensor]
-    grads: dict[str, torch.Tensor]
-    read_grads: dict[str, torch.Tensor]
-    weight_grads: dict[str, torch.Tensor]
+    grads: Gradients
+    read_grads: Gradients
+    weight_grads: Gradients
 
 
-def probe(bench: Bench, sample: int, with_weights: bool) -> Iterator[Probe]:
-    """One Probe for each of the job's random vectors.
+def probe(bench: Bench, sample: int, with_weights: bool) -> Probed:
+    """One sample, with the job's number of random vectors.
+
+    Args:
+        with_weights: find gradients of the weights and of what products read too.
 
     Raises:
         UnsupportedError: a node on the way has no gradient.
@@ -70,8 +78,6 @@ def probe(bench: Bench, sample: int, with_weights: bool) -> Iterator[Probe]:
         if kept is None:
             return None
         made = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        if made.grad_fn is not None:
-            made.retain_grad()
         kept[(simulation.reads if kept is reads else outputs)[value]] = made
         return made
 
@@ -80,17 +86,27 @@ def probe(bench: Bench, sample: int, with_weights: bool) -> Iterator[Probe]:
         floats = {k: t for k, t in made.items() if t.is_floating_point() and t.requires_grad}
         if not floats:
             raise UnsupportedError("sensitivity", "no float output depends on a product", "use sensitivity 'sqnr'")
+        wanted = [makes, reads, weights] if with_weights else [makes]
+        flat = [t for tensors in wanted for t in tensors.values()]
+        found = []
         for number in range(bench.job.probes):
             loss = _loss(floats, np.random.default_rng([bench.job.seed, sample, number]))
-            loss.backward(retain_graph=number + 1 < bench.job.probes)  # type: ignore[no-untyped-call]
-            yield Probe(
-                batch_rows(feeds),
-                {k: t.detach() for k, t in reads.items()},
-                {k: t.detach() for k, t in makes.items()},
-                _taken(makes),
-                _taken(reads),
-                _taken(weights),
-            )
+            more = number + 1 < bench.job.probes
+            found.append(torch.autograd.grad(loss, flat, retain_graph=more, allow_unused=True))
+    grads: list[Gradients] = []
+    for tensors in wanted:
+        start = sum(map(len, grads))
+        grads.append({k: [_filled(g[start + i], t) for g in found] for i, (k, t) in enumerate(tensors.items())})
+    of_makes, of_reads, of_weights = grads if with_weights else (grads[0], {}, {})
+    plain = [{k: t.detach() for k, t in tensors.items()} for tensors in (reads, makes)]
+    return Probed(batch_rows(feeds), plain[0], plain[1], of_makes, of_reads, of_weights)
+
+
+def _filled(gradient: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """Zeros where no output depends on a value."""
+    import torch
+
+    return torch.zeros_like(like) if gradient is None else gradient.detach()
 
 
 def _loss(outputs: dict[str, Any], rng: np.random.Generator) -> Any:
@@ -104,21 +120,6 @@ def _loss(outputs: dict[str, Any], rng: np.random.Generator) -> Any:
     return total
 
 
-def _taken(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The gradients, which are then cleared for the next probe; zeros where nothing arrived."""
-    import torch
-
-    found = {k: torch.zeros_like(t) if t.grad is None else t.grad.detach().clone() for k, t in tensors.items()}
-    for tensor in tensors.values():
-        tensor.grad = None
-    return found
-
-
-def mean_tables(tables: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Entry by entry, in order."""
-    return {g: {c: sum(t[g][c] for t in tables) / len(tables) for c in row} for g, row in tables[0].items()}
-
-
-def by_group(bench: Bench, value: Callable[[Any, Any], float]) -> dict[str, dict[str, float]]:
+def by_group(bench: Bench, value: Callable[[Group, Candidate], float]) -> dict[str, dict[str, float]]:
     """`value(group, candidate)` for all of the job."""
     return {g.name: {str(c): value(g, c) for c in bench.job.candidates} for g in bench.job.groups}
