@@ -24,7 +24,7 @@ from mulshift.passes.calibrate import check_feeds
 
 @dataclass
 class AssignPrecision(Pass):
-    """Choose a candidate c for each group i of products that must share a format (`mulshift.passes.allocation`):
+    """Choose the bits of each product: a candidate c for each group i of those that must share a format, with
 
         min sum_i loss[i, c_i],    sum_i cost_k[i, c_i] <= limit_k    for each budget k
 
@@ -41,7 +41,7 @@ class AssignPrecision(Pass):
         latencies: product -> candidate -> seconds, of `mulshift profile`; for a budget on latency.
         model_latency: seconds of the whole model at 8 bits, likewise.
         minimize: cost to minimise under a budget on a metric, where no budget on a cost is given.
-        evaluate: metrics of a runner on labelled data, name -> value; for budgets as `top1=-1.0`.
+        evaluate: function of what runs a model that gives metrics, name -> value; for budgets as `top1=-1.0`.
         count: samples that losses are measured on.
         probes: random vectors a sample, of "gradient" and "hessian".
         samples: feeds of the graph inputs.
@@ -91,8 +91,7 @@ class AssignPrecision(Pass):
 
     def decide(self, model: ir.Model) -> tuple[Measurements, Assignment]:
         """What was measured and what was chosen, without writing it."""
-        metrics = () if self.evaluate is None else tuple(self.evaluate.names)
-        budgets = parse_budgets(self.budgets, metrics)
+        budgets = parse_budgets(self.budgets, metrics=self.evaluate is not None)
         if any(b.name == "latency" for b in budgets) and self.latencies is None:
             raise UsageError("assign-precision", "a budget on latency needs times", "run `mulshift profile`")
         measured = self.measured or self._measure(model)

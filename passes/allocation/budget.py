@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mulshift.ir import UsageError
@@ -55,8 +55,8 @@ class Budget:
         return f"{rounded if rounded >= value else float(f'{value * 1.001:.4g}'):g}{self.unit}"
 
 
-def parse_budgets(texts: Iterable[str], metrics: Sequence[str] = ()) -> tuple[Budget, ...]:
-    """Budgets in order; the names of metrics that can be evaluated beside those of COSTS.
+def parse_budgets(texts: Iterable[str], metrics: bool = False) -> tuple[Budget, ...]:
+    """Budgets in order; a name that is no cost is a metric, if metrics can be evaluated.
 
     Raises:
         UsageError: not of the form, an unknown name or unit, a cost that is not positive, a name twice.
@@ -70,14 +70,14 @@ def parse_budgets(texts: Iterable[str], metrics: Sequence[str] = ()) -> tuple[Bu
     return tuple(found.values())
 
 
-def _parse(text: str, metrics: Sequence[str]) -> Budget:
+def _parse(text: str, metrics: bool) -> Budget:
     where, match = f"budget '{text}'", _TEXT.fullmatch(text)
     if match is None:
         raise UsageError(where, "is not NAME=VALUE", "write it as size=0.6, size=3.2MB, latency=5ms or top1=-1")
     name, number, unit = match.groups()
-    if name not in COSTS and name not in metrics:
-        known = ", ".join([*COSTS, *metrics])
-        raise UsageError(where, f"there is no cost or metric '{name}'", f"use {known}; a metric needs labelled data")
+    if name not in COSTS and not metrics:
+        remedy = f"use {', '.join(COSTS)}, or give a function that evaluates metrics"
+        raise UsageError(where, f"there is no cost '{name}'", remedy)
     budget = Budget(name, float(number), unit)
     units = {} if budget.is_metric else UNITS[COSTS[name].unit]
     if unit and unit not in units:

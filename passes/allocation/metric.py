@@ -9,7 +9,6 @@ budget it joins the points and the limit falls.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,20 +23,9 @@ from mulshift.passes.allocation.simulation import Simulation, ranges_of
 
 Runner: TypeAlias = Callable[[Feeds], dict[str, Array]]
 """Outputs of a model, by name, for one feed."""
+Evaluate: TypeAlias = Callable[[Runner], Mapping[str, float]]
+"""Metrics on labelled data, name -> value, given what runs the model; larger is better."""
 FIRST_POINTS, MOST_ROUNDS = 5, 6
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Metrics on labelled data.
-
-    Attributes:
-        names: of the metrics; larger is better.
-        run: name -> value, given what runs the model.
-    """
-
-    names: Sequence[str]
-    run: Callable[[Runner], Mapping[str, float]]
 
 
 def simulated(model: ir.Model, measured: Measurements, assignment: Assignment | None) -> Runner:
@@ -75,10 +63,14 @@ def within_metrics(
     """
     costs = [b for b in budgets if not b.is_metric]
     metrics = [b for b in budgets if b.is_metric]
-    base = evaluate.run(simulated(model, measured, None))
+    base = evaluate(simulated(model, measured, None))
+
+    for budget in metrics:
+        if budget.name not in base:
+            raise UsageError(f"budget '{budget}'", f"no metric '{budget.name}'", f"there is {', '.join(base)}")
 
     def change(found: Assignment) -> dict[str, float]:
-        got = evaluate.run(simulated(model, measured, found))
+        got = evaluate(simulated(model, measured, found))
         return {b.name: float(got[b.name]) - float(base[b.name]) for b in metrics}
 
     if costs:
