@@ -1,4 +1,4 @@
-"""The products of a lowered model, each as a model of its own with the inputs that it has there: what a profile times."""
+"""The products of a lowered model, each as a model of its own: what a profile times."""
 
 from __future__ import annotations
 

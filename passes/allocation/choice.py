@@ -131,5 +131,6 @@ def _cannot(measured: Measurements, budget: Budget, least: float, at: Array | No
     cause = f"infeasible because {budget} cannot be met{beside}: the least is {told}"
     if at is not None:
         shares = assignment(measured, at).shares
-        cause += "".join(f", at {name}={share:.3g}" for name, share in shares.items() if name != budget.name)
+        beside = [f"{name}={share:.3g}" for name, share in shares.items() if name != budget.name]
+        cause += f", at {' and '.join(beside)}" if beside else ""
     return UsageError("budgets", cause, f"give {budget.name}={told} or more")
