@@ -172,7 +172,7 @@ worker.main(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("always", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_worker_that_dies(always: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once: its task is given to another. Twice with one task: an error that says so."""
     (tmp_path / "dying.py").write_text(DIES_ONCE.format(always=always))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,11 +49,13 @@ class Budget:
         return self.value * UNITS[COSTS[self.name].unit][self.unit]
 
     def tell(self, measured: Measurements, cost: float) -> str:
-        """A cost as this budget would write it, rounded up so that it can be met."""
+        """A cost as this budget would write it, rounded up to three digits so that it can be met."""
         scale = UNITS[COSTS[self.name].unit][self.unit] if self.unit else measured.reference(self.name)
         value = cost / scale if scale else 0.0
-        rounded = float(f"{value:.3g}")
-        return f"{rounded if rounded >= value else float(f'{value * 1.001:.4g}'):g}{self.unit}"
+        if value <= 0:
+            return f"0{self.unit}"
+        step = 10.0 ** (math.floor(math.log10(value)) - 2)
+        return f"{math.ceil(value / step - 1e-6) * step:.3g}{self.unit}"
 
 
 def parse_budgets(texts: Iterable[str], metrics: bool = False) -> tuple[Budget, ...]:

@@ -131,6 +131,6 @@ def _cannot(measured: Measurements, budget: Budget, least: float, at: Array | No
     cause = f"infeasible because {budget} cannot be met{beside}: the least is {told}"
     if at is not None:
         shares = assignment(measured, at).shares
-        beside = [f"{name}={share:.3g}" for name, share in shares.items() if name != budget.name]
-        cause += f", at {' and '.join(beside)}" if beside else ""
+        rest = [f"{name}={share:.3g}" for name, share in shares.items() if name != budget.name]
+        cause += f", at {' and '.join(rest)}" if rest else ""
     return UsageError("budgets", cause, f"give {budget.name}={told} or more")
