@@ -39,17 +39,21 @@ class SingleNode:
     feeds: Mapping[str, Array]
 
 
-def with_weights_of(model: ir.Model, bits: int) -> ir.Model:
+def with_weights_of(model: ir.Model, bits: int | Mapping[str, int]) -> ir.Model:
     """A copy of an INTEGER graph whose weights take no more than so many bits; 8 leaves them.
 
     The kernels and layouts are chosen by the values of the weights. Accumulators shrink, so their bounds hold.
+
+    Args:
+        model: left as it is.
+        bits: of all products, or by their node; those that are not named keep theirs.
     """
     copy = model.clone()
-    limit = (1 << (bits - 1)) - 1
-    for node in copy.graph if bits < 8 else ():
-        if not is_weighted(node):
+    for node in copy.graph:
+        width = bits if isinstance(bits, int) else bits.get(str(node.name), 8)
+        if width >= 8 or not is_weighted(node):
             continue
-        value = node.inputs[1]
+        limit, value = (1 << (width - 1)) - 1, node.inputs[1]
         assert value is not None and value.const_value is not None
         w = value.const_value.numpy().astype(np.int32)
         if np.abs(w).max(initial=0) > limit:

@@ -1,0 +1,76 @@
+"""Predicted against measured latency of mixed models: `python benchmarks/precision/latency.py MODEL [--quick]`.
+
+The prediction is the measured 8-bit model, less its kernels, plus the kernels of the chosen bits, each timed alone
+(`mulshift profile`). Prints one JSON object: for each assignment milliseconds predicted and measured, and the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parent))
+from cases import case
+from prepared import prepare
+
+import mulshift
+from mulshift.ir import Level, UsageError, load
+from mulshift.kernel_profile import Profile, profile_integer, quick_recipe, time_model
+from mulshift.passes.allocation.budget import parse_budgets
+from mulshift.passes.allocation.choice import Assignment, choose
+from mulshift.passes.pipeline import Pipeline
+from mulshift.single_nodes import with_weights_of
+
+BUDGETS = ("size=0.75", "size=0.6", "size=0.5", "latency=0.95", "latency=0.9")
+SECONDS = {True: 0.1, False: 0.4}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=("efficientnet-lite0", "resnet20", "minilm"))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    seconds, given = SECONDS[options.quick], case(options.model, 1)
+    ready = prepare(given, options.quick)
+    integer = Pipeline(quick_recipe(given.recipe), checked=0).run(load(given.path), given.calibration[:8])
+    graph, feeds = integer.levels[Level.INTEGER], given.calibration[0]
+    timed = profile_integer(graph, feeds, options.threads, seconds)
+    measured = ready.measured()
+    found = []
+    for budget in BUDGETS[:3] if options.quick else BUDGETS:
+        row = _row(measured, timed, budget)
+        if isinstance(row, str):
+            found.append({"budget": budget, "infeasible": row})
+            continue
+        bits = {name: c.precision.weights for name, c in row.products(measured).items()}
+        mixed = mulshift.lower(with_weights_of(graph, bits), "onnxruntime")
+        real = time_model(mixed, feeds, options.threads, 10 * seconds)
+        predicted = row.costs["latency"]
+        found.append(
+            {
+                "budget": budget,
+                "predicted_ms": predicted * 1e3,
+                "measured_ms": real * 1e3,
+                "error": abs(predicted / real - 1),
+                "of_8_bits": real / timed.model,
+            }
+        )
+    print(json.dumps({"model": given.name, "machine": timed.machine, "model_ms": timed.model * 1e3, "rows": found}))
+
+
+def _row(measured: Any, timed: Profile, budget: str) -> Assignment | str:
+    from dataclasses import replace
+
+    known = replace(measured, latencies=timed.latencies(measured.candidates))
+    try:
+        return choose(known, parse_budgets([budget]))
+    except UsageError as e:
+        return str(e)
+
+
+if __name__ == "__main__":
+    main()
