@@ -24,6 +24,7 @@ from mulshift.passes.allocation.measurements import Measurements
 from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.assign_precision import AssignPrecision
 from mulshift.passes.pipeline import Pipeline, Progress, silent
+from mulshift.passes.precision import precision_of
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.sources import ModelSource, find_function, user_code
 from mulshift.user_cache import cache_folder
@@ -192,9 +193,7 @@ def decided(recipe: Recipe, graph: ir.Model) -> Recipe:
         recipe: that was run.
         graph: its last FLOAT graph.
     """
-    from mulshift.passes.precision import precision_of
-
-    found = {str(n.name): str(p) for n in graph.graph if (p := precision_of(n)) is not None}
+    found = precisions(graph)
     steps = []
     for step in recipe.passes:
         if step.name == STEP and get_level(graph) is Level.FLOAT:
@@ -202,6 +201,11 @@ def decided(recipe: Recipe, graph: ir.Model) -> Recipe:
             step = step.model_copy(update={"options": {**kept, "given": found}})
         steps.append(step)
     return recipe.model_copy(update={"passes": tuple(steps)})
+
+
+def precisions(graph: ir.Model) -> dict[str, str]:
+    """What a graph says of the bits of its products, by node."""
+    return {str(n.name): str(p) for n in graph.graph if (p := precision_of(n)) is not None}
 
 
 def metrics_function(text: str) -> Evaluate:
@@ -223,4 +227,4 @@ def metrics_function(text: str) -> Evaluate:
     return evaluate
 
 
-__all__ = ["Assigned", "Workers", "assign", "before_quantization", "decided", "metrics_function", "with_budgets"]
+__all__ = ["Assigned", "Workers", "assign", "before_quantization", "decided", "metrics_function", "precisions"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mulshift.assigning import Workers, decided, examples_for, with_budgets
+from mulshift.assigning import Workers, decided, examples_for, precisions, with_budgets
 from mulshift.backends import Artifact, find_target, lower
 from mulshift.backends.artifact import MODEL_FILE
 from mulshift.backends.verify import Verified, verify_integer
@@ -204,7 +204,16 @@ def _finish(
     measured = measure(imported, reference, after, feeds)
     data = artifact.serialize()
     facts = Facts(
-        recipe.name, imported, after, artifact, len(data), result.records, measured, verified, worst_outliers(reference)
+        recipe.name,
+        imported,
+        after,
+        artifact,
+        len(data),
+        result.records,
+        measured,
+        verified,
+        worst_outliers(reference),
+        precisions(reference),
     )
     report = make_report(facts)
     lock = Lock(

@@ -18,7 +18,7 @@ from mulshift.ir import DataError, UnsupportedError, UsageError
 from mulshift.passes.allocation.candidates import DEFAULT, parse_candidates
 from mulshift.passes.allocation.executors import processes
 from mulshift.passes.allocation.files import append, read_journal
-from mulshift.passes.allocation.measurements import How, Measurements, measure
+from mulshift.passes.allocation.measurements import How, Measurements, measure, never_better
 
 CANDIDATES = parse_candidates(DEFAULT)
 
@@ -81,6 +81,12 @@ def test_costs_by_hand(measured: Measurements) -> None:
     assert measured.reference("size") == sum(CONSTANTS[w].size for w in ("w1", "w2", "w3"))
     with pytest.raises(UsageError, match="nothing was timed"):
         measured.reference("latency")
+
+
+def test_fewer_bits_are_never_better() -> None:
+    row = {"w8a8": 1.0, "w4a8": 0.5, "w2a8": 3.0, "w8a4": 2.0, "w4a4": 0.1, "w2a4": 2.5}
+    found = never_better({"g": row}, CANDIDATES)["g"]
+    assert found == {"w8a8": 1.0, "w4a8": 1.0, "w2a8": 3.0, "w8a4": 2.0, "w4a4": 2.0, "w2a4": 3.0}
 
 
 def test_text_and_back(measured: Measurements) -> None:

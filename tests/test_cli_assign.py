@@ -46,7 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*arguments: str, code: int = 0) -> Any:
         capsys.readouterr()
-        assert run_command([*arguments, "-q"]) == code, capsys.readouterr().err
+        quiet = [] if arguments[0] == "inspect" else ["-q"]
+        assert run_command([*arguments, *quiet]) == code, capsys.readouterr().err
         out, err = capsys.readouterr()
         return json.loads(out) if "--json" in arguments else out + err
 
@@ -75,7 +76,7 @@ def test_other_budgets_are_solved_without_measuring(ask: Any, monkeypatch: pytes
 
 def test_what_cannot_be_met_is_one_line(ask: Any) -> None:
     told = ask(*ASSIGN, "--budget", "size=0.2", code=2)
-    assert told.startswith("mulshift: error: budgets: infeasible because size=0.2 cannot be met: the least is 0.25")
+    assert told.startswith("mulshift: error: budgets: infeasible because size=0.2 cannot be met: the least is 0.26")
     assert len(told.splitlines()) == 1
 
 
@@ -89,6 +90,9 @@ def test_compile_records_the_decision_and_replay_measures_nothing(ask: Any, monk
     ask("compile", "net.onnx", "-c", "data.npz", "-r", "recipe.yaml", "-o", "out", "--budget", "size=0.6")
     lock = json.loads(Path("out/lock.json").read_text())
     assert "given:\n      conv: w4a8" in lock["recipe"]
+    layers = {r["node"]: r["precision"] for r in json.loads(Path("out/report.json").read_text())["layers"]}
+    assert layers["conv"] == "w4a8" and set(layers.values()) == {"w4a8", None}
+    assert "w4a8" in ask("inspect", "out")
     monkeypatch.setattr("mulshift.passes.assign_precision.measure", lambda *_: pytest.fail("measured again"))
     assert replay("out").same
 

@@ -156,7 +156,22 @@ def measure(
     else:
         with TemporaryDirectory(prefix="mulshift-allocation-") as folder:
             loss = _loss(model, used, job, how, Path(folder), progress)
-    return Measurements(groups, candidates, how.sensitivity, loss, macs)
+    return Measurements(groups, candidates, how.sensitivity, never_better(loss, candidates), macs)
+
+
+def never_better(loss: Mapping[str, Mapping[str, float]], candidates: Candidates) -> dict[str, dict[str, float]]:
+    """The table with every loss raised to that of wider candidates: an estimate's chance must not favour fewer bits.
+
+    Wider means: as many bits of weights and of activations or more, with the same groups and of the same kind.
+    """
+
+    def wider(a: Candidate, b: Candidate) -> bool:
+        p, q = a.precision, b.precision
+        alike = (a.kind, p.group) == (b.kind, q.group)
+        return alike and p.weights >= q.weights and p.activations >= q.activations
+
+    above = {str(c): [str(w) for w in candidates if wider(w, c)] for c in candidates}
+    return {group: {c: max(row[w] for w in above[c]) for c in row} for group, row in loss.items()}
 
 
 def _loss(
