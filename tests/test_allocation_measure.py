@@ -71,6 +71,31 @@ def test_sqnr_is_the_noise_of_a_linear_layer() -> None:
     assert found.loss["MatMul_0"]["w4a8"] == pytest.approx(expected, rel=1e-4)  # float32 products
 
 
+@pytest.mark.parametrize("name", ["gradient", "hessian", "sqnr"])
+def test_weights_behind_a_transpose_are_those_weights(name: str) -> None:
+    """The same table as for the transposed constant."""
+    w, samples = g.normal(3, 4, seed=1), [{"x": g.normal(2, 4, seed=i)} for i in range(3)]
+    bodies = {"t = Transpose<perm=[1,0]>(w) y = MatMul(x, t)": w, "y = MatMul(x, w)": w.T.copy()}
+    tables = []
+    for body, weight in bodies.items():
+        model = calibrated(g.graph(f"(float[2, 4] x) => (float[2, 3] y) {{ {body} }}", {"w": weight}), samples)
+        (row,) = measure(model, samples, CANDIDATES, How(name)).loss.values()
+        tables.append([row[str(c)] for c in CANDIDATES])
+    assert tables[0] == pytest.approx(tables[1], rel=1e-4)  # float32 products in another order
+
+
+def test_shared_weights_are_rounded_for_all_readers_at_once() -> None:
+    """The noise of the pair is measured as one, and its size counts once."""
+    samples = [{"x": g.normal(2, 4, seed=i)} for i in range(2)]
+    body = "{ a = MatMul(x, w) b = Relu(a) y = MatMul(b, w) }"
+    model = calibrated(g.graph(f"(float[2, 4] x) => (float[2, 4] y) {body}", {"w": g.normal(4, 4)}), samples)
+    found = measure(model, samples, CANDIDATES, How("sqnr"))
+    (group,) = found.groups
+    assert [p.name for p in group.products] == ["MatMul_0", "MatMul_2"]
+    assert found.reference("size") == 16 and found.reference("bops") == 2 * 32 * 64
+    assert found.loss["MatMul_0"]["w2a8"] > found.loss["MatMul_0"]["w8a8"] > 0
+
+
 def test_costs_by_hand(measured: Measurements) -> None:
     first, size = measured.groups[0], CONSTANTS["w1"].size
     assert measured.macs[first.name] == 2 * 8 * 8 * 8 * 3 * 9

@@ -2,7 +2,7 @@
 
 The loss (cross-entropy, or squared error of the similarity of sentences) is measured with one group alone at each
 candidate. Prints one JSON object: Spearman's rank correlation of prediction and increase over all groups and
-candidates, and the seconds of each sensitivity.
+candidates, with the loss on labels and with the noise of the outputs on the same data.
 `--quick` scores less data and fewer candidates.
 """
 
@@ -11,40 +11,59 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(1, str(Path(__file__).resolve().parent))
-from cases import Case, case
+from cases import Case, case, sqnr
 from prepared import Prepared, prepare
 
 from mulshift.determinism import one_torch_thread
-from mulshift.passes.allocation.metric import Simulation, ranges_of
+from mulshift.passes.allocation.simulation import Simulation, ranges_of
 
 CANDIDATES = {True: ("w4a8", "w2a8"), False: ("w8a8", "w4a8", "w2a8")}
-ROWS = {True: 60, False: 400}
+ROWS = {
+    "efficientnet-lite0": {True: 40, False: 200},
+    "resnet20": {True: 200, False: 2000},
+    "minilm": {True: 40, False: 400},
+}
 """Images or pairs of sentences that losses are measured on."""
 SENSITIVITIES = {True: ("gradient", "hessian"), False: ("gradient", "hessian", "kl", "sqnr")}
 
 
-def increases(ready: Prepared, given: Case, quick: bool) -> dict[tuple[str, str], float]:
-    """(group, candidate) -> loss less that of the float model, on the same rows."""
+@dataclass(frozen=True)
+class Truth:
+    """What one group alone at one candidate does: to the labelled loss, and to the outputs (relative squared error)."""
+
+    loss: float
+    noise: float
+
+
+def measure(ready: Prepared, given: Case, quick: bool) -> dict[tuple[str, str], Truth]:
+    """(group, candidate) -> change against the float model on the same rows."""
     import torch
 
     measured = ready.measured()
     products = [p for g in measured.groups for p in g.products]
     simulation = Simulation(ready.graph, measured.groups, ranges_of(ready.graph.graph, products))
 
-    def loss(assignment: dict[str, Any]) -> float:
+    def outputs(assignment: dict[str, Any]) -> list[np.ndarray]:
         interpreter, observe = simulation.interpreter(assignment), simulation.observer(assignment)
-        outputs = [next(iter(interpreter.run(f, observe).values())).numpy() for f in given.scored]
-        return ready.case.loss(outputs)
+        return [next(iter(interpreter.run(f, observe).values())).numpy() for f in given.scored]
 
+    found = {}
     with torch.no_grad(), one_torch_thread():
-        base = loss({})
+        base = outputs({})
         wanted = [c for c in measured.candidates if str(c) in CANDIDATES[quick]]
-        return {(g.name, str(c)): loss({g.name: c}) - base for g in measured.groups for c in wanted}
+        for group in measured.groups:
+            for candidate in wanted:
+                got = outputs({group.name: candidate})
+                loss = given.loss(got) - given.loss(base)
+                found[group.name, str(candidate)] = Truth(loss, 10 ** (-sqnr(base, got) / 10))
+    return found
 
 
 def main() -> None:
@@ -54,17 +73,18 @@ def main() -> None:
     parser.add_argument("model", choices=("efficientnet-lite0", "resnet20", "minilm"))
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    given = case(options.model, ROWS[options.quick])
+    given = case(options.model, ROWS[options.model][options.quick])
     ready = prepare(given, options.quick)
-    truth = increases(ready, given, options.quick)
-    found: dict[str, Any] = {}
+    truth = measure(ready, given, options.quick)
+    found: dict[str, dict[str, float]] = {}
     for name in SENSITIVITIES[options.quick]:
-        start = time.perf_counter()
         loss = ready.measured(name).loss
-        pairs = [(loss[group][candidate], increase) for (group, candidate), increase in truth.items()]
-        rank = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-        found[name] = {"rank_correlation": rank, "seconds": round(time.perf_counter() - start, 1)}
-    print(json.dumps({"model": given.name, "pairs": len(truth), "sensitivities": found}))
+        predicted = [loss[group][candidate] for group, candidate in truth]
+        found[name] = {
+            kind: float(spearmanr(predicted, [getattr(t, kind) for t in truth.values()]).statistic)
+            for kind in ("loss", "noise")
+        }
+    print(json.dumps({"model": given.name, "pairs": len(truth), "rank_correlation": found}))
 
 
 if __name__ == "__main__":
