@@ -32,6 +32,7 @@ BITS = (8, 4, 2)
 FILE = "profile.json"
 NEEDED = ("narrow-scales", "to-integer")
 """What of a recipe after insert-fake-quant decides which kernels run; the rest only tunes numbers."""
+LEFT_OUT = ("assign-precision", "fold-input")
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ def profile_integer(
 
 
 def quick_recipe(recipe: RecipeSource) -> Recipe:
-    """A recipe without what decides no kernel: allocation, rounding, correction."""
+    """A recipe without what decides no kernel: allocation, rounding, correction; and float inputs stay float."""
     loaded = load_recipe(recipe)
     steps = []
     after = False
     for step in loaded.passes:
-        if (not after or step.name in NEEDED) and step.name != "assign-precision":
+        if (not after or step.name in NEEDED) and step.name not in LEFT_OUT:
             steps.append(step)
         after = after or step.name == "insert-fake-quant"
     return loaded.model_copy(update={"passes": tuple(steps)})

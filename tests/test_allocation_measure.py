@@ -217,14 +217,15 @@ def test_a_worker_that_dies(always: bool, tmp_path: Path, monkeypatch: pytest.Mo
         assert table(how).text() == table(How("sqnr", count=1)).text()
 
 
-def test_an_error_of_a_task_is_the_error() -> None:
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_error_of_a_task_is_the_error(jobs: int) -> None:
     """In a process of its own too: Det runs on ONNX Runtime and has no gradient."""
     samples = [{"x": g.normal(4, 4, seed=i)} for i in range(2)]
-    model = g.graph("(float[4, 4] x) => (float[1, 1] y) { a = MatMul(x, w) b = Det(a) y = Reshape(b, n) }",
-                    {"w": g.normal(4, 4), "n": np.array([1, 1])})  # fmt: skip
-    for jobs in (1, 2):
-        with pytest.raises(UnsupportedError, match=r"\(Det\): has no gradient"):
-            measure(calibrated(model, samples), samples, CANDIDATES, How(jobs=jobs))
+    constants = {"w": g.normal(4, 4), "n": np.array([1, 1])}
+    body = "{ a = MatMul(x, w) b = Det(a) y = Reshape(b, n) }"
+    model = calibrated(g.graph(f"(float[4, 4] x) => (float[1, 1] y) {body}", constants), samples)
+    with pytest.raises(UnsupportedError, match=r"\(Det\): has no gradient"):
+        measure(model, samples, CANDIDATES, How(jobs=jobs))
 
 
 def test_what_cannot_be_measured() -> None:

@@ -133,6 +133,8 @@ def test_a_budget_on_latency_takes_the_profile(ask: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(kernel_profile.Profile, "latencies", halved)
     assert ask(*ASSIGN, "--budget", "latency=0.7", "--json")["products"] == {"conv": "w4a8"}
     assert "infeasible because latency=0.5" in ask(*ASSIGN, "--budget", "latency=0.5", code=2)
+    made = compile_model("net.onnx", "data.npz", recipe="recipe.yaml", budgets=["latency=0.7"])
+    assert "conv: w4a8" in made.lock.recipe and "model_latency" not in made.lock.recipe
 
 
 def halved(self: kernel_profile.Profile, candidates: Any) -> Any:

@@ -39,7 +39,9 @@ class Case:
         scored: feeds with labelled data.
         metric: name of the metric.
         score: its value, in points, from the first output on all of `scored`.
-        loss: mean loss from the same; what sensitivities are held against.
+        loss: mean loss from the same, on labels.
+        divergence: what rounding changes of what the score is made from, label-free: mean KL divergence, or mean
+            squared change of the similarities.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     metric: str
     score: Callable[[list[np.ndarray]], float]
     loss: Callable[[list[np.ndarray]], float]
+    divergence: Callable[[list[np.ndarray], list[np.ndarray]], float]
 
     def outputs(self, run: Run) -> list[np.ndarray]:
         """The first output on each of `scored`."""
@@ -83,13 +86,19 @@ def _classifier(name: str, count: int) -> Case:
     def score(outputs: list[np.ndarray]) -> float:
         return models.top1(np.concatenate(outputs), labels)
 
-    def loss(outputs: list[np.ndarray]) -> float:
+    def log_softmax(outputs: list[np.ndarray]) -> np.ndarray:
         logits = np.concatenate(outputs).astype(np.float64)
-        top = logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        return float((log_sum - logits[np.arange(len(labels)), labels]).mean())
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
-    return Case(name, path, "int8", calibration, scored, "top-1", score, loss)
+    def loss(outputs: list[np.ndarray]) -> float:
+        return float(-log_softmax(outputs)[np.arange(len(labels)), labels].mean())
+
+    def divergence(expected: list[np.ndarray], got: list[np.ndarray]) -> float:
+        p, q = log_softmax(expected), log_softmax(got)
+        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    return Case(name, path, "int8", calibration, scored, "top-1", score, loss, divergence)
 
 
 def _minilm(count: int) -> Case:
@@ -118,7 +127,10 @@ def _minilm(count: int) -> Case:
     def loss(outputs: list[np.ndarray]) -> float:
         return float(((similarity(outputs) - human / 5) ** 2).mean())
 
-    return Case("minilm", path, "int8-transformer", held_out(), feeds, "Spearman x 100", score, loss)
+    def divergence(expected: list[np.ndarray], got: list[np.ndarray]) -> float:
+        return float(((similarity(expected) - similarity(got)) ** 2).mean())
+
+    return Case("minilm", path, "int8-transformer", held_out(), feeds, "Spearman x 100", score, loss, divergence)
 
 
 def sqnr(expected: list[np.ndarray], got: list[np.ndarray]) -> float:

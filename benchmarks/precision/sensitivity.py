@@ -2,7 +2,7 @@
 
 The loss (cross-entropy, or squared error of the similarity of sentences) is measured with one group alone at each
 candidate. Prints one JSON object: Spearman's rank correlation of prediction and increase over all groups and
-candidates, with the loss on labels and with the noise of the outputs on the same data.
+candidates, with the loss on labels, with the divergence from the float model, and with the noise of the outputs.
 `--quick` scores less data and fewer candidates.
 """
 
@@ -36,9 +36,17 @@ SENSITIVITIES = {True: ("gradient", "hessian"), False: ("gradient", "hessian", "
 
 @dataclass(frozen=True)
 class Truth:
-    """What one group alone at one candidate does: to the labelled loss, and to the outputs (relative squared error)."""
+    """What one group alone at one candidate does.
+
+    Attributes:
+        loss: increase of the loss on labels; small changes may lower it by chance.
+        divergence: of what the score is made from (`Case.divergence`), the increase that labels would show on average
+            if they were drawn from the float model.
+        noise: relative squared error of the outputs.
+    """
 
     loss: float
+    divergence: float
     noise: float
 
 
@@ -62,7 +70,8 @@ def measure(ready: Prepared, given: Case, quick: bool) -> dict[tuple[str, str], 
             for candidate in wanted:
                 got = outputs({group.name: candidate})
                 loss = given.loss(got) - given.loss(base)
-                found[group.name, str(candidate)] = Truth(loss, 10 ** (-sqnr(base, got) / 10))
+                noise = 10 ** (-sqnr(base, got) / 10)
+                found[group.name, str(candidate)] = Truth(loss, given.divergence(base, got), noise)
     return found
 
 
@@ -82,7 +91,7 @@ def main() -> None:
         predicted = [loss[group][candidate] for group, candidate in truth]
         found[name] = {
             kind: float(spearmanr(predicted, [getattr(t, kind) for t in truth.values()]).statistic)
-            for kind in ("loss", "noise")
+            for kind in ("loss", "divergence", "noise")
         }
     print(json.dumps({"model": given.name, "pairs": len(truth), "rank_correlation": found}))
 

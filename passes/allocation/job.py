@@ -83,8 +83,10 @@ def job_key(model: ir.Model, samples: Sequence[Feeds], job: Job) -> str:
             total.update(f"{name} {tensor.dtype} {tuple(tensor.shape.numpy())}\n".encode())
             total.update(tensor.tobytes())
     for node in model.graph:
-        total.update(f"{node.domain} {node.op_type} {[v and v.name for v in node.inputs]}".encode())
-        total.update(f" {[v.name for v in node.outputs]} {sorted(map(str, node.attributes.values()))}\n".encode())
+        proto = ir.serde.serialize_node(node)
+        proto.ClearField("metadata_props")  # an earlier decision, an exporter's notes
+        proto.ClearField("doc_string")
+        total.update(proto.SerializeToString(deterministic=True))
     for feeds in samples:
         for name, array in sorted(feeds.items()):
             total.update(f"{name} {array.dtype} {array.shape}\n".encode())
