@@ -20,6 +20,7 @@ from mulshift.passes.allocation.candidates import DEFAULT, parse_candidates
 from mulshift.passes.allocation.choice import Assignment
 from mulshift.passes.allocation.costs import LATENCY
 from mulshift.passes.allocation.front import Point, pareto
+from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.allocation.measurements import Measurements
 from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.assign_precision import AssignPrecision
@@ -208,6 +209,12 @@ def precisions(graph: ir.Model) -> dict[str, str]:
     return {str(n.name): str(p) for n in graph.graph if (p := precision_of(n)) is not None}
 
 
+def precisions_of_integers(graph: ir.Model) -> dict[str, str]:
+    """The same by the nodes that the products of a FLOAT graph become in integers."""
+    names = integer_names(graph.graph)
+    return {names.get(name, name): text for name, text in precisions(graph).items()}
+
+
 def metrics_function(text: str) -> Evaluate:
     """`module:function` or `file.py:function` that takes a runner and returns name -> value.
 
@@ -225,6 +232,3 @@ def metrics_function(text: str) -> Evaluate:
         return {str(k): float(v) for k, v in made.items()}
 
     return evaluate
-
-
-__all__ = ["Assigned", "Workers", "assign", "before_quantization", "decided", "metrics_function", "precisions"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mulshift.assigning import Workers, decided, examples_for, precisions, with_budgets
+from mulshift.assigning import Workers, decided, examples_for, precisions_of_integers, with_budgets
 from mulshift.backends import Artifact, find_target, lower
 from mulshift.backends.artifact import MODEL_FILE
 from mulshift.backends.verify import Verified, verify_integer
@@ -213,7 +213,7 @@ def _finish(
         measured,
         verified,
         worst_outliers(reference),
-        precisions(reference),
+        precisions_of_integers(reference),
     )
     report = make_report(facts)
     lock = Lock(

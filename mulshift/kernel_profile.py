@@ -23,6 +23,7 @@ from mulshift.ir import DataError, Feeds, Level, ModelError, Samples, UsageError
 from mulshift.passes.allocation.candidates import Candidates
 from mulshift.passes.allocation.costs import Latencies
 from mulshift.passes.allocation.files import write_whole
+from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.recipe import Recipe, RecipeSource, load_recipe
 from mulshift.single_nodes import SingleNode, is_weighted, single_nodes, with_weights_of
@@ -122,19 +123,23 @@ def profile(
     result = Pipeline(quick_recipe(recipe), checked=0).run(model, few)
     if Level.INTEGER not in result.levels:
         raise UsageError("profile", "the recipe makes no integers", "let it end in 'to-integer'")
-    return profile_integer(result.levels[Level.INTEGER], few[0], threads, seconds, (8, *bits), folder, progress)
+    names = {new: old for old, new in integer_names(result.levels[Level.FLOAT].graph).items()}
+    integer = result.levels[Level.INTEGER]
+    return profile_integer(integer, feeds=few[0], products=names, threads=threads, seconds=seconds, bits=(8, *bits),
+                           folder=folder, progress=progress)  # fmt: skip
 
 
 def profile_integer(
     integer: ir.Model,
     feeds: Feeds,
+    products: Mapping[str, str] | None = None,
     threads: int = 1,
     seconds: float = 0.2,
     bits: Sequence[int] = BITS,
     folder: Path | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Profile:
-    """The same of an INTEGER graph."""
+    """The same of an INTEGER graph; `products` tells which of its nodes is which float product, if not by its name."""
     names = {str(n.name) for n in integer.graph if is_weighted(n)}
     lowered = {b: lower(with_weights_of(integer, b), "onnxruntime") for b in dict.fromkeys(bits)}
     nodes = {b: {n.name: n for n in single_nodes(made.model, names, feeds)} for b, made in lowered.items()}
@@ -150,15 +155,16 @@ def profile_integer(
     whole = f"model {hashlib.sha256(lowered[8].serialize()).hexdigest()[:24]}"
     if whole not in times:
         times = keep_times(store, machine, {whole: time_model(lowered[8], feeds, threads, 10 * seconds)})
-    products = []
+    timed, known = [], products or {}
     for node in integer.graph:
         if str(node.name) in nodes[8]:
             first = nodes[8][str(node.name)]
             each = {b: times[found[str(node.name)].key] for b, found in nodes.items() if str(node.name) in found}
-            products.append(Timed(str(node.name), first.key.split()[0], each))
+            name = known.get(str(node.name), str(node.name))
+            timed.append(Timed(name, first.key.split()[0], each))
     if progress is not None:
         progress("profile", 1, 1)
-    return Profile(machine, tuple(products), times[whole])
+    return Profile(machine, tuple(timed), times[whole])
 
 
 def quick_recipe(recipe: RecipeSource) -> Recipe:

@@ -139,7 +139,7 @@ class Facts:
         measured: SQNR and shapes.
         verified: result of the verification.
         outliers: of the calibrated graph.
-        precisions: what the graph says of the bits of its products, by node.
+        precisions: what the float graph says of the bits of its products, by the integer node that each becomes.
     """
 
     recipe: str

@@ -18,6 +18,7 @@ from mulshift.passes.allocation.solvers.ilp import least_cost
 from mulshift.passes.allocation.solvers.zeroq import frontier
 
 
+@settings(max_examples=60)
 @given(problems())
 def test_the_program_finds_the_optimum(problem: Problem) -> None:
     expected, found = brute_force(problem), solve(problem, "ilp")
@@ -30,7 +31,7 @@ def test_the_program_finds_the_optimum(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(problem=problems())
 def test_every_solver_keeps_every_budget(solver: str, problem: Problem) -> None:
     found = solve(problem, solver)
@@ -39,6 +40,7 @@ def test_every_solver_keeps_every_budget(solver: str, problem: Problem) -> None:
         assert problem.fits(found) and np.isfinite(problem.total(found))
 
 
+@settings(max_examples=25)
 @given(problems())
 def test_the_least_cost_is_the_least(problem: Problem) -> None:
     for name in problem.limits:
@@ -46,6 +48,7 @@ def test_the_least_cost_is_the_least(problem: Problem) -> None:
         assert least_cost(problem, name) == brute_force(aim)
 
 
+@settings(max_examples=40)
 @given(problems(candidates=3))
 def test_the_frontier_of_one_budget_holds_the_optimum(problem: Problem) -> None:
     name = next(iter(problem.limits))
@@ -57,6 +60,7 @@ def test_the_frontier_of_one_budget_holds_the_optimum(problem: Problem) -> None:
         assert single.total(found) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+@settings(max_examples=40)
 @given(problems())
 def test_local_search_stays_within_and_never_loses(problem: Problem) -> None:
     found = solve(problem, "greedy")

@@ -18,6 +18,7 @@ from mulshift import compile as compile_model
 from mulshift.cli import run_command
 from mulshift.ir import Level
 from mulshift.kernel_profile import profile, quick_recipe
+from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.precision import precision_of
 from mulshift.replaying import replay
@@ -154,6 +155,18 @@ def test_every_product_of_a_graph_is_found_and_narrow_weights_are_narrow(tmp_pat
         nodes = [n for n in with_weights_of(integer, bits).graph if is_weighted(n)]
         largest = [int(np.abs(n.inputs[1].const_value.numpy()).max()) for n in nodes]  # type: ignore[union-attr]
         assert len(nodes) == 3 and max(largest) == limit
+
+
+@needs_kernels
+def test_a_product_with_a_bias_behind_it_keeps_its_name(tmp_path: Path) -> None:
+    """A MatMul and the Add of its bias are one node in integers, which is called after the Add."""
+    body = "{ a = MatMul(x, w) b = Add(a, c) y = MatMul(b, w) }"
+    constants = {"w": CONSTANTS["w3"][:, :5].copy(), "c": CONSTANTS["b3"]}
+    model = graph(f"(float[2, 5] x) => (float[2, 5] y) {body}", constants)
+    assert integer_names(model.graph) == {"MatMul_0": "Add_1", "MatMul_2": "MatMul_2"}
+    samples = [{"x": CONSTANTS["w3"][:2, 1:].copy()}]
+    found = profile(model, samples, "int8-fast", seconds=0.001, folder=tmp_path)
+    assert [p.name for p in found.products] == ["MatMul_0", "MatMul_2"]
 
 
 def test_a_recipe_is_profiled_without_what_tunes_it(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mulshift.ir import Level, UsageError, load
 from mulshift.kernel_profile import Profile, profile_integer, quick_recipe, time_model
 from mulshift.passes.allocation.budget import parse_budgets
 from mulshift.passes.allocation.choice import Assignment, choose
+from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.single_nodes import with_weights_of
 
@@ -40,7 +41,8 @@ def main() -> None:
     ready = prepare(given, options.quick)
     integer = Pipeline(quick_recipe(given.recipe), checked=0).run(load(given.path), given.calibration[:8])
     graph, feeds = integer.levels[Level.INTEGER], given.calibration[0]
-    timed = profile_integer(graph, feeds, options.threads, seconds)
+    products = {new: old for old, new in integer_names(ready.graph.graph).items()}
+    timed = profile_integer(graph, feeds, products, options.threads, seconds)
     measured = ready.measured()
     rows: dict[str, Assignment | str] = {
         budget: _row(measured, timed, budget) for budget in (BUDGETS[:3] if options.quick else BUDGETS)
@@ -48,21 +50,21 @@ def main() -> None:
     artifacts = {"8 bits": mulshift.lower(graph, "onnxruntime")}
     for budget, row in rows.items():
         if isinstance(row, Assignment):
-            bits = {name: c.precision.weights for name, c in row.products(measured).items()}
+            bits = ready.integer_bits(measured, row)
             artifacts[budget] = mulshift.lower(with_weights_of(graph, bits), "onnxruntime")
     real = dict.fromkeys(artifacts, float("inf"))
     for _ in range(TURNS):
         for name, artifact in artifacts.items():
             real[name] = min(real[name], time_model(artifact, feeds, options.threads, 10 * seconds / TURNS))
     names = {p.name for p in timed.products}
-    products = [p.name for g in measured.groups for p in g.products]
+    wanted = [p.name for g in measured.groups for p in g.products]
     print(
         json.dumps(
             {
                 "model": given.name,
                 "machine": timed.machine,
-                "products": len(products),
-                "timed": sum(name in names for name in products),
+                "products": len(wanted),
+                "timed": sum(name in names for name in wanted),
                 "model_ms": real["8 bits"] * 1e3,
                 "rows": [_told(budget, row, real, timed) for budget, row in rows.items()],
             }

@@ -13,6 +13,7 @@ from mulshift.determinism import one_torch_thread
 from mulshift.ir import Level, load
 from mulshift.passes.allocation.candidates import parse_candidates
 from mulshift.passes.allocation.choice import Assignment
+from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.allocation.measurements import How, Measurements, measure
 from mulshift.passes.allocation.metric import simulated
 from mulshift.passes.pipeline import Pipeline
@@ -58,8 +59,13 @@ class Prepared:
         rest = self.recipe.model_copy(update={"passes": (decide, *self.recipe.passes[start:])})
         with one_torch_thread():
             made = Pipeline(rest, checked=0).run(self.graph, self.case.calibration).levels[Level.INTEGER]
-        _check(made, {n: c.precision.weights for n, c in assignment.products(measured).items()})
+        _check(made, self.integer_bits(measured, assignment))
         return as_run(session(mulshift.lower(made, "onnxruntime").serialize(), 2))
+
+    def integer_bits(self, measured: Measurements, assignment: Assignment) -> dict[str, int]:
+        """Weight bits by node of the INTEGER graph."""
+        names = integer_names(self.graph.graph)
+        return {names[n]: c.precision.weights for n, c in assignment.products(measured).items()}
 
     def simulation(self, measured: Measurements, assignment: Assignment | None) -> Run:
         """The float graph with its products rounded, in the interpreter."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from mulshift.ir import constant
 from mulshift.passes.allocation.candidates import Candidates, varies_activations
-from mulshift.passes.quant_rules import Give, channel_axis, rule_of, turned_weight
+from mulshift.passes.quant_rules import Give, channel_axis, product_of_bias, rule_of, turned_weight
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -89,6 +89,20 @@ def group_products(products: Sequence[Product], candidates: Candidates) -> tuple
     for i, p in enumerate(products):
         members.setdefault(root(i), []).append(p)
     return tuple(Group(tuple(group)) for group in members.values())
+
+
+def integer_names(graph: ir.Graph) -> dict[str, str]:
+    """Product -> node that it becomes in integers: a MatMul whose bias an Add brings takes the Add's name.
+
+    Args:
+        graph: FLOAT level.
+    """
+    found = {str(n.name): str(n.name) for n in graph if n.op_type in PRODUCTS}
+    for node in graph:
+        product = product_of_bias(node)
+        if product is not None:
+            found[str(product.name)] = str(node.name)
+    return found
 
 
 def _product(node: ir.Node) -> Product | None:
