@@ -9,7 +9,6 @@ before, by the same sources, is taken from build/.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -18,9 +17,7 @@ from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
 from cases import QUICK, Case, case, float_run, sqnr
-
-from cache import cached, ours  # isort: skip
-from prepared import CANDIDATES, COUNT, PROBES, Prepared, prepare
+from prepared import CANDIDATES, Prepared, kept, prepare
 
 from mulshift.passes.allocation.budget import parse_budgets
 from mulshift.passes.allocation.choice import choose
@@ -28,14 +25,15 @@ from mulshift.passes.allocation.choice import choose
 BUDGETS = (0.6, 0.5)
 RIVALS = ("greedy", "uniform", "in-order", "baq", "zeroq")
 QUICK_RIVALS = ("greedy", "uniform")
-SENSITIVITY = "gradient"
 EQUAL = {"metric": 1e-9, "sqnr": 0.01}
 """What counts as no difference: dB are told with two decimals."""
 
 
-def rows(ready: Prepared, expected: list[Any], solvers: tuple[str, ...], simulate: bool) -> list[dict[str, Any]]:
+def rows(
+    ready: Prepared, expected: list[Any], solvers: tuple[str, ...], sensitivity: str, simulate: bool
+) -> list[dict[str, Any]]:
     """One a budget and solver; equal assignments are scored once."""
-    measured = ready.measured(SENSITIVITY)
+    measured = ready.measured(sensitivity)
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     found = []
     for budget in BUDGETS:
@@ -75,16 +73,16 @@ def dominates(found: list[dict[str, Any]]) -> dict[str, dict[str, bool]]:
     return result
 
 
-def measure(given: Case, quick: bool, simulate: bool) -> dict[str, Any]:
+def measure(given: Case, quick: bool, sensitivity: str, simulate: bool) -> dict[str, Any]:
     """The whole object."""
     expected = given.outputs(float_run(given.path))
     solvers = ("ilp", *(QUICK_RIVALS if quick else RIVALS))
-    found = rows(prepare(given, quick), expected, solvers, simulate)
+    found = rows(prepare(given, quick), expected, solvers, sensitivity, simulate)
     return {
         "model": given.name,
         "metric": given.metric,
         "candidates": CANDIDATES,
-        "sensitivity": SENSITIVITY,
+        "sensitivity": sensitivity,
         "form": "simulation" if simulate else "integer artifact",
         "float": given.score(expected),
         "rows": found,
@@ -97,16 +95,18 @@ def main() -> None:
     parser.add_argument("model", choices=("efficientnet-lite0", "resnet20", "minilm"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--sensitivity", default="gradient")
     options = parser.parse_args()
 
-    def make(folder: Path) -> None:
-        made = measure(case(options.model, QUICK[options.model] * options.quick), options.quick, options.simulate)
-        (folder / "result.json").write_text(json.dumps(made))
-
-    own = "".join(p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py")))
-    key = [options.model, options.quick, options.simulate, COUNT[options.quick], PROBES, ours(), own]
-    name = f"precision-{options.model}{'-quick' * options.quick}{'-simulated' * options.simulate}"
-    print((cached(name, key, make) / "result.json").read_text())
+    count = QUICK[options.model] * options.quick
+    name = f"allocation-{options.model}{'-quick' * options.quick}"
+    print(
+        kept(
+            name,
+            vars(options),
+            lambda: measure(case(options.model, count), options.quick, options.sensitivity, options.simulate),
+        )
+    )
 
 
 if __name__ == "__main__":

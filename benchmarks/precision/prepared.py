@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from cache import CACHE
+from cache import CACHE, cached, ours
 from cases import Case, Run, as_run
 
 from mulshift.assigning import before_quantization
@@ -22,6 +25,16 @@ from mulshift.passes.recipe import Recipe, Step, load_recipe
 CANDIDATES = ("w8a8", "w4a8", "w2a8")
 PROBES = 8
 COUNT = {True: 8, False: 16}
+
+
+def kept(name: str, key: object, make: Callable[[], dict[str, Any]]) -> str:
+    """The JSON of `make()`, from build/ if these sources made it before with this key."""
+
+    def write(folder: Path) -> None:
+        (folder / "result.json").write_text(json.dumps(make()))
+
+    own = "".join(p.read_text(encoding="utf-8") for p in sorted(Path(__file__).parent.glob("*.py")))
+    return (cached(f"precision-{name}", [key, ours(), own], write) / "result.json").read_text()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ candidates, with the loss on labels, with the divergence from the float model, a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 sys.path.insert(1, str(Path(__file__).resolve().parent))
 from cases import Case, case, sqnr
-from prepared import Prepared, prepare
+from prepared import Prepared, kept, prepare
 
 from mulshift.determinism import one_torch_thread
 from mulshift.passes.allocation.simulation import Simulation, ranges_of
@@ -76,24 +75,30 @@ def measure(ready: Prepared, given: Case, quick: bool) -> dict[tuple[str, str], 
 
 
 def main() -> None:
-    from scipy.stats import spearmanr
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=("efficientnet-lite0", "resnet20", "minilm"))
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    given = case(options.model, ROWS[options.model][options.quick])
-    ready = prepare(given, options.quick)
-    truth = measure(ready, given, options.quick)
+    name = f"sensitivity-{options.model}{'-quick' * options.quick}"
+    print(kept(name, vars(options), lambda: correlations(options.model, options.quick)))
+
+
+def correlations(model: str, quick: bool) -> dict[str, Any]:
+    """The whole object."""
+    from scipy.stats import spearmanr
+
+    given = case(model, ROWS[model][quick])
+    ready = prepare(given, quick)
+    truth = measure(ready, given, quick)
     found: dict[str, dict[str, float]] = {}
-    for name in SENSITIVITIES[options.quick]:
+    for name in SENSITIVITIES[quick]:
         loss = ready.measured(name).loss
         predicted = [loss[group][candidate] for group, candidate in truth]
         found[name] = {
             kind: float(spearmanr(predicted, [getattr(t, kind) for t in truth.values()]).statistic)
             for kind in ("loss", "divergence", "noise")
         }
-    print(json.dumps({"model": given.name, "pairs": len(truth), "rank_correlation": found}))
+    return {"model": given.name, "pairs": len(truth), "rank_correlation": found}
 
 
 if __name__ == "__main__":
