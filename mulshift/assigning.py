@@ -160,20 +160,19 @@ def before_quantization(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"passes": recipe.passes[: min(ends)]})
 
 
-def with_budgets(recipe: Recipe, budgets: Sequence[str], latencies: Mapping[str, Any] | None = None) -> Recipe:
+def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
     """The recipe with `assign-precision` before insert-fake-quant, or with these budgets where it has it already.
 
     Args:
         recipe: any that quantizes.
         budgets: none leaves it as it is.
-        latencies: options `latencies` and `model_latency`.
 
     Raises:
         UsageError: the recipe never quantizes.
     """
     if not budgets:
         return recipe
-    options = {"budgets": list(budgets), **(latencies or {})}
+    options = {"budgets": list(budgets)}
     names = [step.name for step in recipe.passes]
     if STEP in names:
         at = names.index(STEP)

@@ -16,7 +16,6 @@ class Sensitivity(ABC):
     """One way to predict what a candidate costs in quality."""
 
     name: ClassVar[str]
-    note: ClassVar[str]
 
     @abstractmethod
     def tasks(self, job: Job) -> list[str]:

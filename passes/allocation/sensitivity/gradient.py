@@ -21,7 +21,6 @@ class Gradient(EachSample):
     """
 
     name: ClassVar[str] = "gradient"
-    note: ClassVar[str] = "output error to first order, one backward pass a sample"
 
     def run(self, bench: Bench, task: str) -> Any:
         """A table for one sample."""

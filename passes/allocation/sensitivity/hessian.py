@@ -20,7 +20,6 @@ class Hessian(EachSample):
     """
 
     name: ClassVar[str] = "hessian"
-    note: ClassVar[str] = "trace of the Hessian times the squared rounding error (HAWQ-V2)"
 
     def run(self, bench: Bench, task: str) -> Any:
         """A table for one sample."""

@@ -42,7 +42,6 @@ class Sqnr(OutputChange):
     """`|y' - y|^2 / |y|^2`, the inverse of the SQNR."""
 
     name: ClassVar[str] = "sqnr"
-    note: ClassVar[str] = "measured noise of the outputs, a run for each group and candidate"
 
     def distance(self, expected: torch.Tensor, got: torch.Tensor) -> float:
         """Relative energy of the difference."""
@@ -55,7 +54,6 @@ class Kl(OutputChange):
     """`sum p log(p / p')` of the softmax over the last axis, mean over rows; for outputs that are logits."""
 
     name: ClassVar[str] = "kl"
-    note: ClassVar[str] = "measured divergence of the softmax of the outputs"
 
     def distance(self, expected: torch.Tensor, got: torch.Tensor) -> float:
         """In nats; rounding in the last bit of float64 may not make it negative."""

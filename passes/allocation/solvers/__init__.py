@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,28 +17,16 @@ from mulshift.passes.allocation.solvers.uniform import in_order, uniform
 from mulshift.passes.allocation.solvers.zeroq import zeroq
 
 Method: TypeAlias = Callable[[Problem], "Array | None"]
+"""A choice [groups]; None, or one that passes a budget, where it finds none that fits."""
 
 
-@dataclass(frozen=True)
-class Solver:
-    """A row.
-
-    Attributes:
-        choose: a choice [groups]; None, or one that passes a budget, where it finds none that fits.
-        note: one line for people.
-    """
-
-    choose: Method
-    note: str
-
-
-SOLVERS: dict[str, Solver] = {
-    "ilp": Solver(optimum, "integer linear program, optimal"),
-    "greedy": Solver(greedy, "cheapest step down until all budgets are met"),
-    "baq": Solver(baq, "closed form, the same loss a stored bit everywhere (BAQ)"),
-    "zeroq": Solver(zeroq, "Pareto frontier, group by group (ZeroQ)"),
-    "uniform": Solver(uniform, "the same candidate everywhere"),
-    "in-order": Solver(in_order, "narrower from the input on"),
+SOLVERS: dict[str, Method] = {
+    "ilp": optimum,
+    "greedy": greedy,
+    "baq": baq,
+    "zeroq": zeroq,
+    "uniform": uniform,
+    "in-order": in_order,
 }
 
 
@@ -52,7 +40,7 @@ def solve(problem: Problem, solver: str = "ilp") -> Array | None:
     """
     if solver not in SOLVERS:
         raise UsageError("solver", f"there is no '{solver}'", f"use one of {', '.join(SOLVERS)}")
-    choice = SOLVERS[solver].choose(problem)
+    choice = SOLVERS[solver](problem)
     if choice is None or problem.fits(choice):
         return choice
     changed = (np.arange(problem.loss.shape[1])[None] != choice[:, None]).astype(np.float64)
@@ -61,4 +49,4 @@ def solve(problem: Problem, solver: str = "ilp") -> Array | None:
     return optimum(replace(problem, loss=nearest))
 
 
-__all__ = ["SOLVERS", "Solver", "least_cost", "solve"]
+__all__ = ["SOLVERS", "least_cost", "solve"]

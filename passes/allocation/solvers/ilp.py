@@ -34,10 +34,10 @@ def optimum(problem: Problem) -> Array | None:
     """The choice [groups] of the least summed loss within all budgets; None if there is none."""
     variables = _undominated(problem)
     start = greedy(problem)
-    best = start if start is not None and problem.fits(start) else None
+    best = start if problem.fits(start) else None
     relaxed = _relaxation(problem, variables)
     if relaxed is None:
-        return best
+        return _branch(problem, variables, best)
     near = improved(problem, _nearest(problem, variables, relaxed.x))
     if problem.fits(near) and (best is None or problem.total(near) < problem.total(best)):
         best = near
