@@ -15,6 +15,7 @@ from qdq_graphs import graph
 
 from mulshift import Workers, kernel_profile, kernels
 from mulshift import compile as compile_model
+from mulshift.backends import lower
 from mulshift.cli import run_command
 from mulshift.ir import Level
 from mulshift.kernel_profile import profile, quick_recipe
@@ -22,7 +23,7 @@ from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.precision import precision_of
 from mulshift.replaying import replay
-from mulshift.single_nodes import is_weighted, with_weights_of
+from mulshift.single_nodes import is_weighted, single_nodes, with_weights_of
 
 METRICS = """
 import numpy as np
@@ -155,6 +156,19 @@ def test_every_product_of_a_graph_is_found_and_narrow_weights_are_narrow(tmp_pat
         nodes = [n for n in with_weights_of(integer, bits).graph if is_weighted(n)]
         largest = [int(np.abs(n.inputs[1].const_value.numpy()).max()) for n in nodes]  # type: ignore[union-attr]
         assert len(nodes) == 3 and max(largest) == limit
+
+
+@needs_kernels
+def test_nodes_of_one_shape_share_a_time_only_if_their_weights_are_equally_fast() -> None:
+    """A block of 8-bit weights whose pairs do not fit 16 bits is slower without VNNI than one whose pairs do."""
+    integer = Pipeline("int8-fast", checked=0).run(graph(CHAIN, CONSTANTS), SAMPLES).levels[Level.INTEGER]
+    names = {str(n.name) for n in integer.graph if is_weighted(n)}
+    keys = [
+        {n.name: n.key for n in single_nodes(lower(with_weights_of(integer, bits), "onnxruntime").model, names, feeds)}
+        for bits, feeds in ((8, SAMPLES[0]), (8, SAMPLES[1]), (4, SAMPLES[0]))
+    ]
+    assert keys[0] == keys[1]
+    assert all(keys[0][name] != keys[2][name] for name in names)
 
 
 @needs_kernels
