@@ -13,6 +13,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mulshift import kernels as kernels
+    from mulshift.assigning import Assigned as Assigned
+    from mulshift.assigning import Workers as Workers
+    from mulshift.assigning import assign as assign
     from mulshift.backends import TARGETS as TARGETS
     from mulshift.backends import Artifact as Artifact
     from mulshift.backends import lower as lower
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mulshift.ir import Interpreter as Interpreter
     from mulshift.ir import MulshiftError as MulshiftError
     from mulshift.ir import load as load
+    from mulshift.kernel_profile import profile as profile
     from mulshift.latency import bench as bench
     from mulshift.passes import PASSES as PASSES
     from mulshift.passes.pipeline import Pipeline as Pipeline
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Artifact": "mulshift.backends",
+    "Assigned": "mulshift.assigning",
     "Compiled": "mulshift.compiler",
     "ImageInput": "mulshift.image_input",
     "Interpreter": "mulshift.ir",
@@ -43,6 +48,8 @@ _WHERE = {
     "Pipeline": "mulshift.passes.pipeline",
     "Recipe": "mulshift.passes.recipe",
     "TARGETS": "mulshift.backends",
+    "Workers": "mulshift.assigning",
+    "assign": "mulshift.assigning",
     "bench": "mulshift.latency",
     "compile": "mulshift.compiler",
     "diff": "mulshift.inspection",
@@ -50,6 +57,7 @@ _WHERE = {
     "load": "mulshift.ir",
     "load_recipe": "mulshift.passes.recipe",
     "lower": "mulshift.backends",
+    "profile": "mulshift.kernel_profile",
     "replay": "mulshift.replaying",
     "session": "mulshift.backends.kernel_session",
     "verify": "mulshift.checking",

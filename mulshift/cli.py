@@ -14,12 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
+from mulshift.commands.assign import assign
 from mulshift.commands.bench import bench
 from mulshift.commands.compile import compile_model
 from mulshift.commands.diff import diff
 from mulshift.commands.inspect import inspect
 from mulshift.commands.options import Settings
 from mulshift.commands.passes import passes
+from mulshift.commands.profile import profile
 from mulshift.commands.recipes import recipes
 from mulshift.commands.replay import replay
 from mulshift.commands.run import run
@@ -44,6 +46,8 @@ SHOWN = 200
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile_model,
+    "assign": assign,
+    "profile": profile,
     "verify": verify,
     "run": run,
     "bench": bench,

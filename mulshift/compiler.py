@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -10,25 +11,28 @@ from typing import Any
 
 import onnx_ir as ir
 
+from mulshift.assigning import Workers, decided, examples_for, precisions_of_integers, with_budgets
 from mulshift.backends import Artifact, find_target, lower
 from mulshift.backends.artifact import MODEL_FILE
 from mulshift.backends.verify import Verified, verify_integer
 from mulshift.backends.verify_qdq import verify_qdq
-from mulshift.data import example_inputs as first_sample
 from mulshift.data import input_specs, open_samples
 from mulshift.determinism import one_torch_thread
 from mulshift.image_input import ImageInput, adapter
 from mulshift.ir import DataError, Feeds, Level, Samples, Target, UnsupportedError, UsageError, load
+from mulshift.kernel_profile import profile
 from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, versions
 from mulshift.measure import measure
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE, TIMING_FILE, check_output, staged, write_text
+from mulshift.passes.allocation.candidates import DEFAULT, parse_candidates
+from mulshift.passes.allocation.costs import LATENCY
+from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.calibrate import check_feeds
 from mulshift.passes.outliers import worst_outliers
 from mulshift.passes.pipeline import Pipeline, PipelineResult, Progress, silent
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.report import Facts, Report, make_report
 from mulshift.report import float_islands as islands_of
-from mulshift.sources import ModelSource
 
 ISLANDS = ("report", "forbid")
 _FORM = {Level.INTEGER: "integer", Level.QDQ: "qdq"}
@@ -110,6 +114,9 @@ def compile(
     float_islands: str = "report",
     input_image: ImageInput | None = None,
     verify_samples: int = 2,
+    budgets: Sequence[str] = (),
+    evaluate: Evaluate | None = None,
+    workers: Workers | None = None,
     sources: Sources | None = None,
     progress: Progress = silent,
 ) -> Compiled:
@@ -126,6 +133,9 @@ def compile(
         float_islands: "report" lists what has no integer form, "forbid" makes it an error.
         input_image: take uint8 images and fold the preprocessing in.
         verify_samples: calibration samples that verification and SQNR run.
+        budgets: for mixed precision, as `size=0.6` or `latency=5ms`: `assign-precision` joins the recipe.
+        evaluate: metrics on labelled data, for budgets as `top1=-1.0`.
+        workers: who measures for `assign-precision`.
         sources: what to record in the lock for `replay`; None records model and calibration data given as paths.
         progress: `progress(stage, done, total or None)`.
 
@@ -133,20 +143,42 @@ def compile(
         MulshiftError: one line on what is wrong; nothing is written then.
     """
     options = Options(target, seed, float_islands, verify_samples, input_image)
-    row, steps = find_target(target), _with_image(load_recipe(recipe), input_image)
+    row, steps = find_target(target), _with_image(with_budgets(load_recipe(recipe), budgets), input_image)
     folder = None if output is None else check_output(output)
     progress("load", 0, None)
-    imported = load(model, _examples(model, example_inputs, calibration), dynamic_shapes)
+    imported = load(model, examples_for(model, example_inputs, calibration), dynamic_shapes)
     samples = HashedSamples(open_samples(calibration, input_specs(imported)))
     _check_first(imported, samples)
+    given = {"evaluate": evaluate, **(workers or Workers()).fields(), **_times(imported, samples, steps, progress)}
     with one_torch_thread():
         result = Pipeline(steps).run(
-            imported, samples, target=_FORM[row.level], seed=seed, adapt=adapter(input_image), progress=progress
+            imported,
+            samples,
+            target=_FORM[row.level],
+            seed=seed,
+            adapt=adapter(input_image),
+            given=given,
+            progress=progress,
         )
+        if Level.FLOAT in result.levels:
+            steps = decided(steps, result.levels[Level.FLOAT])
         if float_islands == "forbid":
             _forbid_islands(result.model)
         found = sources or _paths(model, calibration)
         return _finish(imported, result, samples, steps, row, options, found, folder, progress)
+
+
+def _times(imported: ir.Model, samples: Samples, recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    """Fields of `assign-precision` that hold measured times, where it has a budget on latency and decides anew."""
+    for step in recipe.passes:
+        options = step.options if step.name == "assign-precision" else {}
+        if not options.get("given") and any(
+            str(b).split("=")[0].strip() == LATENCY for b in options.get("budgets", ())
+        ):
+            candidates = parse_candidates(options.get("candidates", DEFAULT))
+            found = profile(imported, samples, recipe, progress=progress).latencies(candidates)
+            return {"latencies": found.seconds, "model_latency": found.model}
+    return {}
 
 
 def _finish(
@@ -172,7 +204,16 @@ def _finish(
     measured = measure(imported, reference, after, feeds)
     data = artifact.serialize()
     facts = Facts(
-        recipe.name, imported, after, artifact, len(data), result.records, measured, verified, worst_outliers(reference)
+        recipe.name,
+        imported,
+        after,
+        artifact,
+        len(data),
+        result.records,
+        measured,
+        verified,
+        worst_outliers(reference),
+        precisions_of_integers(reference),
     )
     report = make_report(facts)
     lock = Lock(
@@ -207,13 +248,6 @@ def _paths(model: Any, calibration: Any) -> Sources:
         model=str(model) if isinstance(model, str | Path) else None,
         calibration=str(calibration) if isinstance(calibration, str | Path) else None,
     )
-
-
-def _examples(model: Any, given: Any, calibration: Any) -> Any:
-    """Inputs to export a torch module with: the caller's, else the first calibration sample."""
-    if given is not None or not ModelSource("model", model).is_module:
-        return given
-    return first_sample(model, calibration)
 
 
 def _check_first(model: ir.Model, samples: Samples) -> None:

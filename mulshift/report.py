@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -51,6 +51,7 @@ class Layer(_Model):
     origin: tuple[str, ...]
     activation: Quantization | None = None
     weight_bits: int | None = None
+    precision: str | None = None
     dyadic: DyadicSummary | None = None
     width: str | None = None
     accumulator_bound: int | None = None
@@ -138,6 +139,7 @@ class Facts:
         measured: SQNR and shapes.
         verified: result of the verification.
         outliers: of the calibrated graph.
+        precisions: what the float graph says of the bits of its products, by the integer node that each becomes.
     """
 
     recipe: str
@@ -149,11 +151,12 @@ class Facts:
     measured: Measured
     verified: Verified
     outliers: tuple[OutlierRatios, ...] = ()
+    precisions: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_report(facts: Facts) -> Report:
     """The report of one compilation."""
-    layers = tuple(_layer(node, facts.measured) for node in facts.after.graph)
+    layers = tuple(_layer(node, facts) for node in facts.after.graph)
     inner = [n for n in facts.after.graph if n.op_type not in _BORDER]
     whole = len(inner) - len(float_nodes(facts.after))
     totals = Totals(
@@ -198,7 +201,8 @@ def _pass(record: PassRecord) -> PassRow:
     )
 
 
-def _layer(node: ir.Node, measured: Measured) -> Layer:
+def _layer(node: ir.Node, facts: Facts) -> Layer:
+    measured = facts.measured
     out = next((v for v in node.outputs if v.name), None)
     name = "" if out is None else str(out.name)
     bound = node.metadata_props.get(BOUND)
@@ -209,6 +213,7 @@ def _layer(node: ir.Node, measured: Measured) -> Layer:
         origin=origin(node),
         activation=None if out is None else _quantization(out),
         weight_bits=_weight_bits(node),
+        precision=facts.precisions.get(str(node.name)) if node.domain else None,
         dyadic=_dyadic(node),
         width=node.metadata_props.get(WIDTH),
         accumulator_bound=None if bound is None else int(bound),

@@ -94,14 +94,20 @@ def call(text: str, error: type[MulshiftError]) -> Any:
         text: `module:function` or `path/to/file.py:function`; the function may be dotted (`Class.method`).
         error: class of the error raised if anything fails.
     """
+    function = find_function(text, error)
+    with user_code(text, error):
+        return function()
+
+
+def find_function(text: str, error: type[MulshiftError]) -> Callable[..., Any]:
+    """Import the module (or .py file) of `module:function` and return the function; arguments as `call`."""
     match = _FUNCTION.fullmatch(text)
     if match is None:
         raise error(text, "is not module:function", "separate the module and the function with ':'")
     function = _find(_module(match["module"], text, error), match["function"], text, error)
     if not callable(function):
-        raise error(text, f"is a {type(function).__name__}, not a function", "name a function without arguments")
-    with user_code(text, error):
-        return function()
+        raise error(text, f"is a {type(function).__name__}, not a function", "name a function")
+    return function
 
 
 def _module(name: str, text: str, error: type[MulshiftError]) -> ModuleType:

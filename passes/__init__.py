@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mulshift.passes.assign_precision import AssignPrecision
 from mulshift.passes.base import Contract, Log, Note, Pass
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.canonicalize import Canonicalize
@@ -28,6 +29,7 @@ PASSES: dict[str, type[Pass]] = {
     "smooth": Smooth,
     "rotate": Rotate,
     "calibrate": Calibrate,
+    "assign-precision": AssignPrecision,
     "insert-fake-quant": InsertFakeQuant,
     "narrow-scales": NarrowScales,
     "round-weights": RoundWeights,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -88,6 +88,7 @@ class Pipeline:
         target: str = "integer",
         seed: int = 0,
         adapt: Callable[[ir.Model, Feeds], Feeds] | None = None,
+        given: Mapping[str, Any] | None = None,
         progress: Progress = silent,
     ) -> PipelineResult:
         """Apply the recipe to a copy of the model.
@@ -97,6 +98,7 @@ class Pipeline:
             samples: for passes that measure, and for the contracts. Without any, numbers are not checked.
             target: "integer" or "qdq", for passes that have such a field; `seed` likewise.
             adapt: turns a sample into feeds of the graph as it is now, where a pass changes the inputs.
+            given: more such fields, of what changes no result (workers, a workspace) or cannot be written in a recipe.
             progress: told about each pass, and by passes about themselves.
 
         Raises:
@@ -113,8 +115,8 @@ class Pipeline:
         records: list[PassRecord] = []
         for i, step in enumerate(recipe.passes):
             progress(step.name, i, len(recipe.passes))
-            given = {"samples": Fitted(samples, now, fit), "target": target, "seed": seed}
-            made = make_pass(step, given | {"progress": _staged(progress, step.name)})
+            filled = {"samples": Fitted(samples, now, fit), "target": target, "seed": seed, **(given or {})}
+            made = make_pass(step, filled | {"progress": _staged(progress, step.name)})
             kept, outputs = now.clone(), signature(now)
             seconds = _apply(made, now)
             if get_level(now) is not get_level(kept):

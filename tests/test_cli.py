@@ -19,7 +19,7 @@ from mulshift.cli import COMMANDS, EXIT_CODES, INTERNAL_ERROR, INTERRUPTED, make
 from mulshift.ir import ExitCode
 
 DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
-SHARED = ("Output", "Data", "Images: x = (pixel * scale - mean) / std")
+SHARED = ("Output", "Data", "Mixed precision", "Images: x = (pixel * scale - mean) / std")
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

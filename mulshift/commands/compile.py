@@ -9,6 +9,8 @@ import typer
 
 from mulshift.commands.options import (
     Batch,
+    Budgets,
+    Executor,
     ImageChannels,
     ImageCrop,
     ImageInterpolation,
@@ -19,10 +21,13 @@ from mulshift.commands.options import (
     ImageScale,
     ImageSize,
     ImageStd,
+    Jobs,
     Json,
     Limit,
+    Metrics,
     Quiet,
     Traceback,
+    Workspace,
     preprocessing,
 )
 
@@ -55,6 +60,11 @@ def compile_model(
     verify_samples: Annotated[
         int, typer.Option("--verify-samples", min=1, help="Samples that the check before writing runs.")
     ] = 2,
+    budget: Budgets = None,
+    metrics: Metrics = None,
+    jobs: Jobs = 1,
+    executor: Executor = "local",
+    workspace: Workspace = None,
     limit: Limit = None,
     batch: Batch = 1,
     image_preset: ImagePreset = None,
@@ -73,6 +83,7 @@ def compile_model(
 ) -> None:
     """Compile a trained model to integers, check it bit for bit on stock ONNX Runtime, and write the artifact."""
     import mulshift.compiler
+    from mulshift.assigning import Workers, metrics_function
     from mulshift.commands.output import print_json
     from mulshift.data import DataRequest
     from mulshift.lock import Sources
@@ -105,6 +116,9 @@ def compile_model(
             float_islands=float_islands,
             input_image=_image_input(images) if input_uint8 else None,
             verify_samples=verify_samples,
+            budgets=budget or (),
+            evaluate=None if metrics is None else metrics_function(metrics),
+            workers=Workers(jobs, executor, workspace),
             sources=Sources(
                 model=model,
                 calibration=calibration,

@@ -109,7 +109,7 @@ def _row(layer: Layer) -> tuple[object, ...]:
         layer.name,
         layer.op.removeprefix("mulshift::"),
         None if quantized is None else f"{sign}{quantized.bits}",
-        layer.weight_bits,
+        layer.precision or layer.weight_bits,
         None if low is None else (f"{low:.4g}" if low == high else f"{low:.3g}..{high:.3g}"),
         None if layer.dyadic is None else f"{layer.dyadic.bits} bits >> {_span(layer.dyadic.shift)}",
         layer.width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -43,6 +44,35 @@ Traceback: TypeAlias = Annotated[
         callback=_set_traceback,
         is_eager=True,
         rich_help_panel=OUTPUT,
+    ),
+]
+ASSIGN = "Mixed precision"
+Budgets: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="Repeatable: size=0.6 or bops=0.5 of all w8a8, size=3.2MB, latency=5ms, top1=-1.0 (needs --metrics).",
+        rich_help_panel=ASSIGN,
+    ),
+]
+Metrics: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        help="module:function that is given a function feeds -> outputs and returns metrics by name.",
+        rich_help_panel=ASSIGN,
+    ),
+]
+Jobs: TypeAlias = Annotated[
+    int, typer.Option("--jobs", "-j", min=1, help="Measurements at a time.", rich_help_panel=ASSIGN)
+]
+Executor: TypeAlias = Annotated[
+    str, typer.Option("--executor", help="Where they run: local, or ray (extra [ray]).", rich_help_panel=ASSIGN)
+]
+Workspace: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", help="Folder that keeps what was measured; default is the user's cache.", rich_help_panel=ASSIGN
     ),
 ]
 Limit: TypeAlias = Annotated[

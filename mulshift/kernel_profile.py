@@ -1,0 +1,243 @@
+"""How long the very kernels of a model take on this machine, for each number of weight bits; kept for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from mulshift import kernels
+from mulshift.backends import Artifact, lower
+from mulshift.backends.artifact import MODEL_FILE
+from mulshift.ir import DataError, Feeds, Level, ModelError, Samples, UsageError
+from mulshift.passes.allocation.candidates import Candidates
+from mulshift.passes.allocation.costs import Latencies
+from mulshift.passes.allocation.files import write_whole
+from mulshift.passes.allocation.groups import integer_names
+from mulshift.passes.pipeline import Pipeline
+from mulshift.passes.recipe import Recipe, RecipeSource, load_recipe
+from mulshift.single_nodes import SingleNode, is_weighted, single_nodes, with_weights_of
+from mulshift.user_cache import cache_folder
+
+BITS = (8, 4, 2)
+FILE = "profile.json"
+NEEDED = ("narrow-scales", "to-integer")
+"""What of a recipe after insert-fake-quant decides which kernels run; the rest only tunes numbers."""
+LEFT_OUT = ("assign-precision", "fold-input")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One product.
+
+    Attributes:
+        name: of the float node.
+        op: as the kernel library runs it with 8-bit weights.
+        seconds: weight bits -> one run.
+    """
+
+    name: str
+    op: str
+    seconds: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A model on this machine.
+
+    Attributes:
+        machine: CPU, instruction set, library and number of threads.
+        products: in the order of the graph.
+        model: seconds of the whole model with 8-bit weights.
+    """
+
+    machine: str
+    products: tuple[Timed, ...]
+    model: float
+
+    def latencies(self, candidates: Candidates) -> Latencies:
+        """For `assign-precision`; a candidate with groups counts as 8 bits, for its kernel was not timed."""
+        seconds = {
+            p.name: {
+                str(c): p.seconds[_stored(c.precision.weights)]
+                for c in candidates
+                if not c.precision.group and _stored(c.precision.weights) in p.seconds
+            }
+            | {"w8a8": p.seconds[8]}
+            for p in self.products
+        }
+        return Latencies(seconds, self.model)
+
+
+def _stored(bits: int) -> int:
+    return 4 if bits == 3 else bits
+
+
+def profile(
+    model: ir.Model,
+    samples: Samples,
+    recipe: RecipeSource = "int8",
+    *,
+    threads: int = 1,
+    seconds: float = 0.2,
+    bits: Sequence[int] = BITS,
+    folder: Path | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Profile:
+    """Time every product of a model as the kernel library runs it, and the model.
+
+    The recipe's INTEGER graph is lowered once for each number of bits, with weights cut to it, and its product nodes
+    are timed one by one in a process of their own: the fastest of many runs. Nodes of the same operator, shapes and
+    layout are timed once, on one machine once for all.
+
+    Args:
+        model: as imported.
+        samples: to calibrate on; the first decides the shapes.
+        recipe: its passes that only tune numbers are left out.
+        threads: of one operator.
+        seconds: of timing, for each kind of node; the model gets ten times as much.
+        bits: numbers of weight bits.
+        folder: of the file of times; None is the user's cache folder.
+        progress: `progress(stage, done, total)`.
+
+    Raises:
+        UsageError: the kernel library is not built, or the recipe makes no integers.
+        DataError: no samples.
+        ModelError: a node or the model cannot be timed.
+    """
+    if not kernels.is_built():
+        raise UsageError("profile", "the kernel library is not built", "run 'pip install -e .' in the checkout")
+    few = list(islice(samples, 4))
+    if not few:
+        raise DataError("calibration data", "holds no sample", "give at least one")
+    result = Pipeline(quick_recipe(recipe), checked=0).run(model, few)
+    if Level.INTEGER not in result.levels:
+        raise UsageError("profile", "the recipe makes no integers", "let it end in 'to-integer'")
+    names = {new: old for old, new in integer_names(result.levels[Level.FLOAT].graph).items()}
+    integer = result.levels[Level.INTEGER]
+    return profile_integer(integer, feeds=few[0], products=names, threads=threads, seconds=seconds, bits=(8, *bits),
+                           folder=folder, progress=progress)  # fmt: skip
+
+
+def profile_integer(
+    integer: ir.Model,
+    feeds: Feeds,
+    products: Mapping[str, str] | None = None,
+    threads: int = 1,
+    seconds: float = 0.2,
+    bits: Sequence[int] = BITS,
+    folder: Path | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Profile:
+    """The same of an INTEGER graph; `products` tells which of its nodes is which float product, if not by its name."""
+    names = {str(n.name) for n in integer.graph if is_weighted(n)}
+    lowered = {b: lower(with_weights_of(integer, b), "onnxruntime") for b in dict.fromkeys(bits)}
+    nodes = {b: {n.name: n for n in single_nodes(made.model, names, feeds)} for b, made in lowered.items()}
+    machine = machine_key(threads)
+    store = (folder or cache_folder()) / FILE
+    times = read_times(store, machine)
+    wanted = {n.key: n for found in nodes.values() for n in found.values()}
+    missing = {key: node for key, node in wanted.items() if key not in times}
+    if progress is not None:
+        progress("profile", 0, None)
+    if missing:
+        times = keep_times(store, machine, time_nodes(missing, threads, seconds))
+    whole = f"model {hashlib.sha256(lowered[8].serialize()).hexdigest()[:24]}"
+    if whole not in times:
+        times = keep_times(store, machine, {whole: time_model(lowered[8], feeds, threads, 10 * seconds)})
+    timed, known = [], products or {}
+    for node in integer.graph:
+        if str(node.name) in nodes[8]:
+            first = nodes[8][str(node.name)]
+            each = {b: times[found[str(node.name)].key] for b, found in nodes.items() if str(node.name) in found}
+            name = known.get(str(node.name), str(node.name))
+            timed.append(Timed(name, first.key.split()[0], each))
+    if progress is not None:
+        progress("profile", 1, 1)
+    return Profile(machine, tuple(timed), times[whole])
+
+
+def quick_recipe(recipe: RecipeSource) -> Recipe:
+    """A recipe without what decides no kernel: allocation, rounding, correction; and float inputs stay float."""
+    loaded = load_recipe(recipe)
+    steps = []
+    after = False
+    for step in loaded.passes:
+        if (not after or step.name in NEEDED) and step.name not in LEFT_OUT:
+            steps.append(step)
+        after = after or step.name == "insert-fake-quant"
+    return loaded.model_copy(update={"passes": tuple(steps)})
+
+
+def machine_key(threads: int) -> str:
+    """What times depend on besides the node."""
+    import onnxruntime
+
+    library = hashlib.sha256(kernels.library_path().read_bytes()).hexdigest()[:12]
+    isa = kernels.instruction_set()
+    return f"{cpu_model()} | {isa} | kernels {library} | onnxruntime {onnxruntime.__version__} | {threads} threads"
+
+
+def cpu_model() -> str:
+    """As the system names it."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def read_times(path: Path, machine: str) -> dict[str, float]:
+    """Key of a node -> seconds, as timed on this machine before; a file that cannot be read counts as empty."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {str(k): float(v) for k, v in data.get(machine, {}).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def keep_times(path: Path, machine: str, times: Mapping[str, float]) -> dict[str, float]:
+    """Add times to the file; all that are now known of the machine."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        data = {}
+    merged = {**data.get(machine, {}), **times}
+    write_whole(path, json.dumps({**data, machine: merged}, indent=1, sort_keys=True) + "\n")
+    return {str(k): float(v) for k, v in merged.items()}
+
+
+def time_nodes(nodes: Mapping[str, SingleNode], threads: int, seconds: float) -> dict[str, float]:
+    """Seconds of each, in one process that opens one session after the other, in several rounds."""
+    with tempfile.TemporaryDirectory(prefix="mulshift-profile-") as folder:
+        for i, node in enumerate(nodes.values()):
+            (Path(folder) / f"{i}.onnx").write_bytes(node.model)
+            np.savez(Path(folder) / f"{i}.npz", allow_pickle=False, **node.feeds)
+        command = [sys.executable, "-m", "mulshift.profile_worker", folder, str(len(nodes)), str(threads), str(seconds)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ModelError("profile", f"a node cannot be timed ({last})")
+    found: list[float] = json.loads(done.stdout)
+    return dict(zip(nodes, found, strict=True))
+
+
+def time_model(artifact: Artifact, feeds: Feeds, threads: int, seconds: float) -> float:
+    """Seconds of a run of a lowered model with the kernel library."""
+    from mulshift.latency import bench
+
+    with tempfile.TemporaryDirectory(prefix="mulshift-profile-") as folder:
+        artifact.save(folder)
+        made = bench({"model": Path(folder) / MODEL_FILE}, [feeds], (threads,), seconds)
+    return made[0].milliseconds / 1e3
