@@ -10,7 +10,7 @@ import qdq_graphs as g
 from mulshift.ir import UsageError
 from mulshift.passes.allocation.candidates import Candidate, parse_candidates
 from mulshift.passes.allocation.groups import find_products, group_products
-from mulshift.passes.allocation.weights import rounded_weights, scales_beside_channels
+from mulshift.passes.allocation.weights import multipliers, rounded_weights
 from mulshift.passes.precision import Precision
 
 WEIGHTS = parse_candidates(["w8a8", "w4a8"])
@@ -102,7 +102,7 @@ def test_grouped_weights_have_a_scale_a_group() -> None:
     w = np.concatenate([g.normal(2, 8, seed=4), 100 * g.normal(2, 8, seed=5)], axis=1)
     one, two = (rounded_weights(w, 0, Precision(4, 8, group)) for group in (0, 8))
     assert not one[:, :8].any() and two[:, :8].any(axis=1).all()
-    assert scales_beside_channels((2, 16), 0, Precision(4, 8, 8)) == 4
-    assert scales_beside_channels((2, 16), 0, Precision(4, 8)) == 0
+    assert multipliers((2, 16), 0, Precision(4, 8, 8)) == 4
+    assert multipliers((2, 16), 0, Precision(4, 8)) == 0
     turned = rounded_weights(w.T.copy(), 1, Precision(4, 8, 8))
     assert np.array_equal(turned, two.T)

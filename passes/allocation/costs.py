@@ -12,12 +12,12 @@ import onnx_ir as ir
 from mulshift.ir import Feeds, Interpreter, UsageError
 from mulshift.passes.allocation.candidates import KINDS, REFERENCE, Candidate
 from mulshift.passes.allocation.groups import Group, Product
-from mulshift.passes.allocation.weights import scales_beside_channels
+from mulshift.passes.allocation.weights import multipliers
 
 if TYPE_CHECKING:
     import torch
 
-SCALE_BYTES = 4
+MULTIPLIER_BYTES = 1
 LATENCY = "latency"
 
 
@@ -68,7 +68,7 @@ def weight_bytes(group: Group, candidate: Candidate, facts: Facts) -> float:
     for product in group.weights().values():
         bits = 4 if candidate.precision.weights == 3 else candidate.precision.weights
         total += -(-int(product.size * KINDS[candidate.kind].stored * bits) // 8)
-        total += SCALE_BYTES * scales_beside_channels(product.shape, product.axis, candidate.precision)
+        total += MULTIPLIER_BYTES * multipliers(product.shape, product.axis, candidate.precision)
     return total
 
 

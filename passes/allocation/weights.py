@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mulshift.ir import Array, UsageError
+from mulshift.ir import Array
 from mulshift.passes.precision import Precision
 from mulshift.passes.scales import weight_qparams
 
@@ -23,30 +23,22 @@ def rounded_weights(weight: Array, axis: int, precision: Precision) -> Array:
     Raises:
         UsageError: bits that weights cannot have.
     """
-    moved = np.moveaxis(weight, axis, 0)
-    rows = moved.reshape(moved.shape[0], -1).astype(np.float32)
-    made = np.concatenate([_rounded(part, precision.weights) for part in _groups(rows, precision.group)], axis=1)
-    return np.ascontiguousarray(np.moveaxis(made.reshape(moved.shape), 0, axis))
+    given = np.asarray(weight, np.float32)
+    q = weight_qparams(given, axis, precision.weights, "auto", groups=_groups(weight.shape, axis, precision))
+    return q.dequantize(q.quantize(given))
 
 
-def scales_beside_channels(weight: tuple[int, ...], axis: int, precision: Precision) -> int:
-    """Scales stored with grouped weights; the one of a channel belongs to its requantization, whatever the bits."""
-    if not precision.group:
+def multipliers(shape: tuple[int, ...], axis: int, precision: Precision) -> int:
+    """Numbers stored for groups; the scale of a channel belongs to its requantization, whatever the bits."""
+    groups = _groups(shape, axis, precision)
+    if groups is None:
         return 0
-    channels = weight[axis]
-    inputs = int(np.prod(weight)) // max(channels, 1)
-    return channels * -(-inputs // precision.group)
+    along, size = groups
+    return int(np.prod(shape)) // max(shape[along], 1) * -(-shape[along] // size)
 
 
-def _groups(rows: Array, group: int) -> list[Array]:
-    if not group:
-        return [rows]
-    return [rows[:, k : k + group] for k in range(0, max(rows.shape[1], 1), group)]
-
-
-def _rounded(rows: Array, bits: int) -> Array:
-    try:
-        q = weight_qparams(rows, 0, bits, "max" if bits == 8 else "mse")
-    except ValueError as e:
-        raise UsageError("candidates", f"weights of {bits} bits are not known here", "use 8, 4 or 2") from e
-    return q.dequantize(q.quantize(rows))
+def _groups(shape: tuple[int, ...], axis: int, precision: Precision) -> tuple[int, int] | None:
+    """(axis, size) of the groups, as insert-fake-quant has them; None where a channel has one scale."""
+    along = 1 - axis
+    fits = precision.group and 0 <= along < len(shape) and shape[along] > precision.group
+    return (along, precision.group) if fits else None
