@@ -1,0 +1,44 @@
+"""gptq: weights rounded column by column, each error made good by the columns that are still to come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mulshift.passes.lattice import descend, round_to_grid
+from mulshift.passes.rounding.base import RoundingPass
+from mulshift.passes.rounding.problem import Problem, Solution
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Gptq(RoundingPass):
+    """Frantar et al. 2022 (arXiv:2210.17323), columns by falling energy, layer after layer with quantized inputs.
+
+    With `compensate` the target is the float layer's output on float inputs (Li et al. 2025, GPTAQ,
+    arXiv:2504.02692). Then coordinate descent (Behdin et al. 2023, QuantEase, arXiv:2309.01885). Scales stay, so that
+    what `narrow-scales` chose holds.
+
+    Attributes:
+        sweeps: of coordinate descent, over all columns; it stops where nothing moves.
+    """
+
+    name: ClassVar[str] = "gptq"
+    sweeps: int = 3
+
+    def solve(self, problem: Problem) -> Solution:
+        """Babai's nearest plane, then descent."""
+        return Solution(integers(problem, self.damping, self.sweeps), problem.scale)
+
+
+def integers(problem: Problem, damping: float, sweeps: int) -> torch.Tensor:
+    """Integers for the problem's scales: float64 [groups, outputs, K]. Without any data, the nearest."""
+    nearest = problem.grid.round(problem.target / problem.scale)
+    found = round_to_grid(problem.target, problem.energy, problem.scale, problem.grid, damping)
+    if found is None:
+        return nearest
+    better = problem.error(found * problem.scale) < problem.error(nearest * problem.scale)
+    q = found.where(better[:, :, None], nearest)
+    return descend(q, problem.target, problem.energy, problem.scale, problem.grid, sweeps)
