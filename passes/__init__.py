@@ -23,6 +23,7 @@ from mulshift.passes.round_nearest import RoundNearest
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.smooth import Smooth
 from mulshift.passes.to_integer import ToInteger
+from mulshift.passes.tune_scales import TuneScales
 
 PASSES: dict[str, type[Pass]] = {
     "canonicalize": Canonicalize,
@@ -41,6 +42,7 @@ PASSES: dict[str, type[Pass]] = {
     "adaround": AdaRound,
     "flexround": FlexRound,
     "decoupleq": DecoupleQ,
+    "tune-scales": TuneScales,
     "correct-bias": CorrectBias,
     "to-integer": ToInteger,
     "order-channels": OrderChannels,

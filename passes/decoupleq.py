@@ -35,8 +35,8 @@ class DecoupleQ(RoundingPass):
     turns: int = 4
     sweeps: int = 2
 
-    def _check(self) -> None:
-        super()._check()
+    def check(self) -> None:
+        super().check()
         if self.turns < 1 or self.sweeps < 0:
             raise UsageError(self.name, "an option is not positive", "give turns > 0 and sweeps >= 0")
 

@@ -61,10 +61,14 @@ class Division(Relaxation):
         return self._logs
 
     def weights(self, progress: float) -> torch.Tensor:
-        inside = (self._ratio * (-sum(self._logs)).exp()).clamp(self._grid.low, self._grid.high)  # type: ignore[operator]
+        inside = (self._ratio * self._factor()).clamp(self._grid.low, self._grid.high)
         q = inside + (self._grid.round(inside) - inside).detach()
         return self._step * self._logs[0].exp() * q
 
     def solution(self) -> Solution:
-        a, divisor = self._logs[0].detach().exp(), (-sum(x.detach() for x in self._logs)).exp()  # type: ignore[operator]
-        return Solution(self._grid.round(self._ratio * divisor).double(), self._scale * a.double())
+        a, q = self._logs[0].detach().exp(), self._grid.round(self._ratio * self._factor().detach())
+        return Solution(q.double(), self._scale * a.double())
+
+    def _factor(self) -> torch.Tensor:
+        a, each, output, inputs = self._logs
+        return (-(a + each + output + inputs)).exp()

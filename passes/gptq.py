@@ -18,8 +18,8 @@ class Gptq(RoundingPass):
     """Frantar et al. 2022 (arXiv:2210.17323), columns by falling energy, layer after layer with quantized inputs.
 
     With `compensate` the target is the float layer's output on float inputs (Li et al. 2025, GPTAQ,
-    arXiv:2504.02692). Then coordinate descent (Behdin et al. 2023, QuantEase, arXiv:2309.01885). Scales stay, so that
-    what `narrow-scales` chose holds.
+    arXiv:2504.02692). Then coordinate descent (Behdin et al. 2023, QuantEase, arXiv:2309.01885). Scales stay
+    unless blocks are tuned, so that what `narrow-scales` chose holds.
 
     Attributes:
         sweeps: of coordinate descent, over all columns; it stops where nothing moves.

@@ -179,6 +179,15 @@ def give_bias(graph: ir.Graph, layer: Layer) -> bool:
     return True
 
 
+def with_bias(graph: ir.Graph, layer: Layer) -> Layer:
+    """The layer, with zeros as bias where it is a Conv or Gemm without one."""
+    if layer.bias is not None or not give_bias(graph, layer):
+        return layer
+    found = find_layer(layer.node)
+    assert isinstance(found, Layer)
+    return found
+
+
 def find_layers(graph: ir.Graph, skipped: Callable[[ir.Node, str], None]) -> list[Layer]:
     """All of them in graph order; weights that several layers read are rounded for the first.
 

@@ -33,14 +33,24 @@ class Moments:
         sums = x.sum(1).double(), u.sum(1).double()
         return cls(x.shape[1], *sums, (turned @ x).double(), (u.transpose(1, 2) @ x).double())
 
+    def empty(self) -> Moments:
+        """Of no rows yet, in the same shape."""
+        return Moments(0, *(a.new_zeros(a.shape) for a in (self.x, self.u, self.xx, self.ux)))
+
+    def __add__(self, other: Moments) -> Moments:
+        sums = (self.x + other.x, self.u + other.u, self.xx + other.xx, self.ux + other.ux)
+        return Moments(self.count + other.count, *sums)
+
     def add(self, other: Moments) -> None:
         """Take more rows in."""
         self.count += other.count
         for mine, more in ((self.x, other.x), (self.u, other.u), (self.xx, other.xx), (self.ux, other.ux)):
             mine += more
 
-    def centered(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`xx` and `ux` about the means: what is left for weights where a bias takes care of the mean."""
+    def energies(self, centered: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """`xx` and `ux`; about the means where a bias takes care of these, so that weights need not."""
+        if not centered:
+            return self.xx, self.ux
         n = max(self.count, 1)
         xx = self.xx - self.x[:, :, None] * self.x[:, None, :] / n
         return xx, self.ux - self.u[:, :, None] * self.x[:, None, :] / n

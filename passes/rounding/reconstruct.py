@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 BIAS_RATE = 1e-3
-"""Step of Adam on biases, in units of the layer's mean |bias|."""
+"""`bias_rate` where nothing else is said."""
 
 
 @dataclass
 class Trained:
-    """One layer inside a stretch: its relaxation (None: integers and scales stay) and its bias."""
+    """One layer inside a stretch: what moves in its weights, and its bias."""
 
     layer: Layer
     rounded: Rounded
-    relaxation: Relaxation | None
+    relaxation: Relaxation
+    bias_rate: float = BIAS_RATE
     shift: torch.Tensor | None = None
     unit: float = 1.0
 
@@ -39,40 +40,37 @@ class Trained:
 
     def groups(self) -> list[dict[str, object]]:
         """Parameter groups of Adam."""
-        found: list[dict[str, object]] = []
-        if self.relaxation is not None:
-            found.append({"params": self.relaxation.parameters(), "lr": self.relaxation.rate})
-        if self.shift is not None:
-            found.append({"params": [self.shift], "lr": BIAS_RATE})
-        return found
+        weights = {"params": self.relaxation.parameters(), "lr": self.relaxation.rate}
+        return [weights] if self.shift is None else [weights, {"params": [self.shift], "lr": self.bias_rate}]
 
     def install(self, walk: Walk, progress: float) -> None:
         """Let the quantized twin compute with what the parameters are now."""
         import torch
 
-        if self.relaxation is not None:
-            walk.set_weights(self.layer, self.layer.array(self.relaxation.weights(progress)))
+        walk.set_weights(self.layer, self.layer.array(self.relaxation.weights(progress)))
         if self.shift is not None and self.rounded.bias is not None:
             walk.set_bias(self.layer, torch.from_numpy(self.rounded.bias) + self.unit * self.shift)
 
     def penalty(self, progress: float) -> torch.Tensor | float:
         """Per weight."""
-        if self.relaxation is None:
-            return 0.0
         return self.relaxation.penalty(progress) / max(self.rounded.q.size, 1)
 
     def result(self) -> Rounded:
         """What the parameters came to."""
-        found = self.rounded
-        if self.relaxation is not None:
-            found = replace(Rounded.of(self.layer, self.relaxation.solution()), bias=found.bias)
+        found = replace(Rounded.of(self.layer, self.relaxation.solution()), bias=self.rounded.bias)
         if self.shift is None or found.bias is None:
             return found
         return replace(found, bias=(found.bias + self.unit * self.shift.detach().numpy()).astype(np.float32))
 
 
 def reconstruct(
-    walk: Walk, block: Block, found: Sequence[Rounded], relaxed: Sequence[Relaxation | None], iterations: int, seed: int
+    walk: Walk,
+    block: Block,
+    found: Sequence[Rounded],
+    relaxed: Sequence[Relaxation],
+    iterations: int,
+    seed: int,
+    bias_rate: float = BIAS_RATE,
 ) -> list[Rounded]:
     """Adam on `|quantized output - float output|^2 / |float output|^2` of a block, a sample a step, from 1 on.
 
@@ -84,18 +82,16 @@ def reconstruct(
         relaxed: what may move in each.
         iterations: steps.
         seed: draws the order of the samples.
+        bias_rate: step of Adam on biases, in units of the layer's mean |bias|.
     """
     import torch
 
-    trained = [Trained(*each) for each in zip(block.layers, found, relaxed, strict=True)]
-    groups = [group for each in trained for group in each.groups()]
-    if not groups:
-        return list(found)
+    trained = [Trained(*each, bias_rate) for each in zip(block.layers, found, relaxed, strict=True)]
     with torch.no_grad():
         targets = [walk.exact_outputs(block, i) for i in range(len(walk.live))]
         before = _error(walk, block, targets)
     unit = max(before / len(targets), 1e-12)
-    optimizer = torch.optim.Adam(groups)
+    optimizer = torch.optim.Adam([group for each in trained for group in each.groups()])
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -107,7 +103,7 @@ def reconstruct(
         loss = distance(walk.outputs(block, sample), targets[sample]) / unit
         loss = loss + sum(each.penalty(progress) for each in trained)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         fall.step()
     made = [each.result() for each in trained]

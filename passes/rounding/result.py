@@ -36,6 +36,19 @@ class Rounded:
         shape = np.shape(constant(layer.dequantize.inputs[1]))
         return cls(layer.array(found.q).numpy().astype(np.int8), layer.own_scale(scale).reshape(shape))
 
+    @classmethod
+    def now(cls, layer: Layer) -> Rounded:
+        """What the graph says, rounded to nearest: the integers that it has, once they are on their grid."""
+        scale, grid = constant(layer.dequantize.inputs[1]), layer.grid
+        assert scale is not None
+        ratio = layer.matrix(layer.weights) / layer.scales()
+        bias = None if layer.bias is None else layer.bias.read(layer.channels).astype(np.float32)
+        return cls(layer.array(grid.round(ratio)).numpy().astype(np.int8), scale.astype(np.float32), bias)
+
+    def solution(self, layer: Layer) -> Solution:
+        """As matrices."""
+        return Solution(layer.matrix(self.q), layer.matrix(layer.spread(self.scale)))
+
     def weights(self, layer: Layer) -> Array:
         """`scale * q`, float32."""
         return np.asarray(self.q * layer.spread(self.scale), np.float32)

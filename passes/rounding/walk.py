@@ -89,19 +89,22 @@ class Walk:
         if group:
             yield group
 
-    def observe(self, layers: Sequence[Layer], limit: int) -> list[Moments]:
+    def observe(self, layers: Sequence[Layer], limit: int) -> list[tuple[Moments, Moments]]:
         """Second moments of what layers that read the same value see, with all layers before them as they are now.
 
         Args:
             layers: of the block that the samples stand before.
             limit: about how many rows of a sample (of each row of its batch) at most.
+
+        Returns:
+            Of each layer: of every second sample, and of the others.
         """
         import torch
 
-        found: list[Moments] = []
+        found: list[tuple[Moments, Moments]] = []
         first = layers[0].name
         with torch.no_grad():
-            for exact, quantized in self.live:
+            for turn, (exact, quantized) in enumerate(self.live):
                 e = self.exact.advance(exact, self.exact.position(first))
                 q = self.quantized.advance(quantized, self.quantized.position(first))
                 for i, layer in enumerate(layers):
@@ -109,10 +112,9 @@ class Walk:
                     x, u = self.quantized.read(q, node.inputs[0]), self.exact.read(e, twin.inputs[0])
                     rows = limit * (len(x) if x.ndim > 1 else 1)
                     new = Moments.of(patches(node, x, layer.kernel, rows), patches(node, u, layer.kernel, rows))
-                    if len(found) > i:
-                        found[i].add(new)
-                    else:
-                        found.append(new)
+                    if len(found) == i:
+                        found.append((new.empty(), new.empty()))
+                    found[i][turn % 2].add(new)
         return found
 
     def set_weights(self, layer: Layer, weights: torch.Tensor) -> None:
