@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Array, Feeds, UsageError, show
+from mulshift.ir import Array, DataError, Feeds, UsageError, show
 from mulshift.passes.twins import FLOAT_ORIGIN
 
 
@@ -65,12 +66,19 @@ class Checkpoints:
         return sum(not p.name.startswith(self._stem) for p in self.folder.glob(f"{self.name}-*.json"))
 
     def read(self, block: int) -> dict[str, Array] | None:
-        """What `write` kept of a block; None if it did not come so far."""
+        """What `write` kept of a block; None if it did not come so far.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         path = self._path(block)
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+            raise DataError(f"checkpoint '{path}'", f"cannot be read ({e})", "delete it") from e
 
     def write(self, block: int, arrays: Mapping[str, Array]) -> None:
         """Keep a block."""

@@ -73,10 +73,7 @@ class WalkPass(Pass):
         walk = Walk(model, layers, feeds, self.most_layers(len(layers)))
         done = 0
         for i, block in enumerate(walk.blocks):
-            found = self._read(kept, i, block) or self.block(walk, block, done, len(layers))
-            if kept is not None:
-                pairs = zip(block.layers, found, strict=True)
-                kept.write(i, {k: a for layer, rounded in pairs for k, a in rounded.arrays(layer.name).items()})
+            found = self._found(kept, i, walk, block, done, len(layers))
             for layer, rounded in zip(block.layers, found, strict=True):
                 walk.set_layer(layer, rounded)
                 self._apply(model.graph, layer, rounded)
@@ -122,9 +119,18 @@ class WalkPass(Pass):
             self.skipped(self.resume, "holds checkpoints of other runs, which are left alone")
         return kept
 
-    def _read(self, kept: Checkpoints | None, number: int, block: Block) -> list[Rounded] | None:
+    def _found(
+        self, kept: Checkpoints | None, number: int, walk: Walk, block: Block, done: int, total: int
+    ) -> list[Rounded]:
+        """The block's layers, from its checkpoint if there is one; a new one is written."""
         arrays = None if kept is None else kept.read(number)
-        return None if arrays is None else [Rounded.from_arrays(arrays, layer.name) for layer in block.layers]
+        if arrays is not None:
+            return [Rounded.from_arrays(arrays, layer.name) for layer in block.layers]
+        found = self.block(walk, block, done, total)
+        if kept is not None:
+            pairs = zip(block.layers, found, strict=True)
+            kept.write(number, {k: a for layer, rounded in pairs for k, a in rounded.arrays(layer.name).items()})
+        return found
 
     def _apply(self, graph: ir.Graph, layer: Layer, rounded: Rounded) -> None:
         before = Rounded.now(layer)
