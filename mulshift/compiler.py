@@ -110,6 +110,7 @@ def compile(
     float_islands: str = "report",
     input_image: ImageInput | None = None,
     verify_samples: int = 2,
+    resume: str | Path = "",
     sources: Sources | None = None,
     progress: Progress = silent,
 ) -> Compiled:
@@ -126,6 +127,8 @@ def compile(
         float_islands: "report" lists what has no integer form, "forbid" makes it an error.
         input_image: take uint8 images and fold the preprocessing in.
         verify_samples: calibration samples that verification and SQNR run.
+        resume: folder where learned rounding keeps what it has done; a call that was killed and is made again goes on
+            from there and gives the same bytes. It is no part of the lock.
         sources: what to record in the lock for `replay`; None records model and calibration data given as paths.
         progress: `progress(stage, done, total or None)`.
 
@@ -141,7 +144,13 @@ def compile(
     _check_first(imported, samples)
     with one_torch_thread():
         result = Pipeline(steps).run(
-            imported, samples, target=_FORM[row.level], seed=seed, adapt=adapter(input_image), progress=progress
+            imported,
+            samples,
+            target=_FORM[row.level],
+            seed=seed,
+            resume=str(resume),
+            adapt=adapter(input_image),
+            progress=progress,
         )
         if float_islands == "forbid":
             _forbid_islands(result.model)

@@ -87,6 +87,7 @@ class Pipeline:
         *,
         target: str = "integer",
         seed: int = 0,
+        resume: str = "",
         adapt: Callable[[ir.Model, Feeds], Feeds] | None = None,
         progress: Progress = silent,
     ) -> PipelineResult:
@@ -96,6 +97,7 @@ class Pipeline:
             model: FLOAT or QDQ level; left as it is.
             samples: for passes that measure, and for the contracts. Without any, numbers are not checked.
             target: "integer" or "qdq", for passes that have such a field; `seed` likewise.
+            resume: folder for the checkpoints of passes that keep some; empty for none.
             adapt: turns a sample into feeds of the graph as it is now, where a pass changes the inputs.
             progress: told about each pass, and by passes about themselves.
 
@@ -113,7 +115,7 @@ class Pipeline:
         records: list[PassRecord] = []
         for i, step in enumerate(recipe.passes):
             progress(step.name, i, len(recipe.passes))
-            given = {"samples": Fitted(samples, now, fit), "target": target, "seed": seed}
+            given = {"samples": Fitted(samples, now, fit), "target": target, "seed": seed, "resume": resume}
             made = make_pass(step, given | {"progress": _staged(progress, step.name)})
             kept, outputs = now.clone(), signature(now)
             seconds = _apply(made, now)

@@ -55,6 +55,9 @@ def compile_model(
     verify_samples: Annotated[
         int, typer.Option("--verify-samples", min=1, help="Samples that the check before writing runs.")
     ] = 2,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Folder where learned rounding keeps what it has done, to go on.")
+    ] = None,
     limit: Limit = None,
     batch: Batch = 1,
     image_preset: ImagePreset = None,
@@ -105,6 +108,7 @@ def compile_model(
             float_islands=float_islands,
             input_image=_image_input(images) if input_uint8 else None,
             verify_samples=verify_samples,
+            resume=resume or "",
             sources=Sources(
                 model=model,
                 calibration=calibration,

@@ -48,8 +48,8 @@ class Trained:
         import torch
 
         walk.set_weights(self.layer, self.layer.array(self.relaxation.weights(progress)))
-        if self.shift is not None and self.rounded.bias is not None:
-            walk.set_bias(self.layer, torch.from_numpy(self.rounded.bias) + self.unit * self.shift)
+        if self.shift is not None and self.rounded.bias is not None and self.layer.bias is not None:
+            walk.set_bias(self.layer.bias, torch.from_numpy(self.rounded.bias) + self.unit * self.shift)
 
     def penalty(self, progress: float) -> torch.Tensor | float:
         """Per weight."""

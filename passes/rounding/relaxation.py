@@ -73,6 +73,6 @@ def minimise(relaxation: Relaxation, problem: Problem, iterations: int) -> Solut
         error = ((d @ energy) * d).sum(dim=2) / units
         loss = error.sum() + relaxation.penalty(progress)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return relaxation.solution()

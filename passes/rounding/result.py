@@ -33,17 +33,14 @@ class Rounded:
     def of(cls, layer: Layer, found: Solution) -> Rounded:
         """Of a method's solution; scales become float32 here, once."""
         scale = layer.array(found.scale).numpy()
-        shape = np.shape(constant(layer.dequantize.inputs[1]))
-        return cls(layer.array(found.q).numpy().astype(np.int8), layer.own_scale(scale).reshape(shape))
+        return cls(layer.array(found.q).numpy().astype(np.int8), layer.own_scale(scale).reshape(layer.q.scale.shape))
 
     @classmethod
     def now(cls, layer: Layer) -> Rounded:
         """What the graph says, rounded to nearest: the integers that it has, once they are on their grid."""
-        scale, grid = constant(layer.dequantize.inputs[1]), layer.grid
-        assert scale is not None
         ratio = layer.matrix(layer.weights) / layer.scales()
         bias = None if layer.bias is None else layer.bias.read(layer.channels).astype(np.float32)
-        return cls(layer.array(grid.round(ratio)).numpy().astype(np.int8), scale.astype(np.float32), bias)
+        return cls(layer.array(layer.grid.round(ratio)).numpy().astype(np.int8), layer.q.scale, bias)
 
     def solution(self, layer: Layer) -> Solution:
         """As matrices."""
@@ -60,12 +57,12 @@ class Rounded:
         assert quantize is not None and scale is not None
         new = replace_initializer(graph, layer.source, f"{layer.source.name}.rounded", self.weights(layer))
         quantize.replace_input_with(0, new)
-        if not np.array_equal(constant(scale), self.scale):  # type: ignore[arg-type]
-            scale.const_value = ir.tensor(self.scale, name=scale.name)
+        if not np.array_equal(layer.q.scale, self.scale):
+            scale.const_value = ir.tensor(self.scale.reshape(np.shape(constant(scale))), name=scale.name)  # type: ignore[arg-type]
         if self.bias is None or layer.bias is None:
             return
         old = layer.bias.value
-        shaped = self.bias.reshape(np.shape(constant(old)))
+        shaped = self.bias.reshape(np.shape(constant(old)))  # type: ignore[arg-type]
         layer.bias.node.replace_input_with(
             layer.bias.index, replace_initializer(graph, old, f"{old.name}.rounded", shaped)
         )

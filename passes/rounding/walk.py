@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import Feeds
+from mulshift.ir import Feeds, constant
 from mulshift.ir.stepper import Live, Stepper
 from mulshift.passes.pairs import is_quantized
 from mulshift.passes.patches import patches
 from mulshift.passes.rounding.blocks import choose_cuts, find_cuts
-from mulshift.passes.rounding.layers import Layer
+from mulshift.passes.rounding.layers import BiasSite, Layer
 from mulshift.passes.rounding.moments import Moments
 from mulshift.passes.rounding.result import Rounded
 from mulshift.passes.twins import float_twin, frozen_twin
@@ -109,7 +110,7 @@ class Walk:
                 q = self.quantized.advance(quantized, self.quantized.position(first))
                 for i, layer in enumerate(layers):
                     node, twin = self._nodes[layer.name], self._exact_nodes[layer.name]
-                    x, u = self.quantized.read(q, node.inputs[0]), self.exact.read(e, twin.inputs[0])
+                    x, u = _operand(self.quantized, q, node), _operand(self.exact, e, twin)
                     rows = limit * (len(x) if x.ndim > 1 else 1)
                     new = Moments.of(patches(node, x, layer.kernel, rows), patches(node, u, layer.kernel, rows))
                     if len(found) == i:
@@ -119,21 +120,24 @@ class Walk:
 
     def set_weights(self, layer: Layer, weights: torch.Tensor) -> None:
         """What the quantized twin multiplies with from now on."""
-        self.quantized.overrides[str(self._nodes[layer.name].inputs[1].name)] = weights
+        self._override(self._nodes[layer.name].inputs[1], weights)
 
-    def set_bias(self, layer: Layer, bias: torch.Tensor) -> None:
-        """What the quantized twin adds from now on: float32 [channels]."""
-        site = layer.bias
+    def set_bias(self, site: BiasSite, bias: torch.Tensor) -> None:
+        """What the quantized twin adds there from now on: float32 [channels]."""
         value = self._nodes[str(site.node.name)].inputs[site.index]
-        self.quantized.overrides[str(value.name)] = bias.reshape(tuple(value.shape))
+        self._override(value, bias.reshape(np.shape(constant(site.value))))  # type: ignore[arg-type]
+
+    def _override(self, value: ir.Value | None, tensor: torch.Tensor) -> None:
+        assert value is not None
+        self.quantized.overrides = {**self.quantized.overrides, str(value.name): tensor}
 
     def set_layer(self, layer: Layer, rounded: Rounded) -> None:
         """Weights and bias as they were found."""
         import torch
 
         self.set_weights(layer, torch.from_numpy(rounded.weights(layer)))
-        if rounded.bias is not None:
-            self.set_bias(layer, torch.from_numpy(rounded.bias))
+        if rounded.bias is not None and layer.bias is not None:
+            self.set_bias(layer.bias, torch.from_numpy(rounded.bias))
 
     def exact_outputs(self, block: Block, sample: int) -> list[torch.Tensor]:
         """What the float twin has at the end of the block that the samples stand before."""
@@ -160,6 +164,12 @@ def _ends(twin: Stepper, live: Live, name: str | None) -> list[torch.Tensor]:
         outputs = [twin.read(live, v) for v in twin.model.graph.outputs]
         return [y for y in outputs if y.is_floating_point()]
     return [next(y for v, y in live.values.items() if v.name == name)]
+
+
+def _operand(twin: Stepper, live: Live, node: ir.Node) -> torch.Tensor:
+    value = node.inputs[0]
+    assert value is not None
+    return twin.read(live, value)
 
 
 def _input_names(twin: Stepper) -> dict[str, str]:
