@@ -1,9 +1,9 @@
 """One network with 4-bit weights and 8-bit activations, rounded by one method: quality, SQNR, seconds.
 
 python benchmarks/precision/rounding.py MODEL METHOD [--quick]. MODEL: efficientnet_lite0, resnet20, minilm. METHOD: a
-row of METHODS. The model is compiled to integers and run by our kernels; top-1 in per cent or Spearman x 100 (mean of the
-years) on data that did not calibrate. Artifacts are kept under build/, keyed by the package's sources; `--quick` scores
-fewer samples, and compiles nothing: what is not kept from a full run is left out, and the reason printed.
+row of METHODS. The model is compiled to integers and run by our kernels; top-1 in per cent, or Spearman x 100 (mean of
+the years), on data that did not calibrate. Artifacts are kept under build/, keyed by the package's sources; `--quick`
+scores fewer samples and compiles nothing: what is not kept from a full run is left out, and the reason printed.
 
 Prints {"model", "method", "float", "quantized", "loss", "sqnr", "seconds", "samples", "note"}, or {..., "left_out"}.
 """
@@ -80,7 +80,7 @@ def image_net(name: str, quick_images: int) -> Net:
         top1 = [models.top1(y, case.labels[:count]) for y in (wanted, got)]
         return top1[0], top1[1], models.sqnr_db(wanted, got), count
 
-    return Net("w4a8", export, calibration, score)
+    return Net("w4a8-tuned", export, calibration, score)
 
 
 def outputs(session: Any, images: np.ndarray) -> np.ndarray:

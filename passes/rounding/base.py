@@ -85,7 +85,7 @@ class RoundingPass(WalkPass):
         return reconstruct(walk, block, found, relaxed, self.iterations, self.seed) if relaxed else found
 
     def _problem(self, layer: Layer, halves: tuple[Moments, Moments]) -> Problem:
-        w, centered = layer.matrix(layer.weights), self._moves_bias(layer)
+        w, centered = layer.matrix(layer.exact), self._moves_bias(layer)
         first, second = (half.energies(centered) for half in halves)
         target = regress(w, (first, second)) if self.compensate else w
         return Problem(target, shrunken(first[0], second[0]), layer.scales(), layer.grid)
@@ -94,8 +94,8 @@ class RoundingPass(WalkPass):
         if layer.bias is None or not self._moves_bias(layer):
             return rounded
         new = layer.matrix(rounded.weights(layer))
-        moved = bias_moved(moments, layer.matrix(layer.weights), new).reshape(-1).numpy()
-        return replace(rounded, bias=(layer.bias.read(layer.channels) + moved).astype(np.float32))
+        moved = bias_moved(moments, layer.matrix(layer.exact), new).reshape(-1).numpy()
+        return replace(rounded, bias=(layer.bias.exact(layer.channels) + moved).astype(np.float32))
 
     def _moves_bias(self, layer: Layer) -> bool:
         return self.compensate and layer.bias is not None

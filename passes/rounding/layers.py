@@ -14,7 +14,7 @@ from mulshift.ir import Array, QParams, attribute, constant, sole_user
 from mulshift.passes.lattice import Grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.quant_rules import channel_axis, product_of_bias
-from mulshift.passes.twins import replace_initializer
+from mulshift.passes.twins import FLOAT_ORIGIN, replace_initializer
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,14 @@ class BiasSite:
         return found
 
     def read(self, channels: int) -> Array:
-        """float64 [channels]."""
+        """float64 [channels], as it is now."""
         array = constant(self.value)
         assert array is not None
         return np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,)).copy()
+
+    def exact(self, channels: int) -> Array:
+        """float64 [channels], as the float model has it."""
+        return np.broadcast_to(original(self.value).reshape(-1).astype(np.float64), (channels,)).copy()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Layer:
         array = constant(self.source)
         assert array is not None
         return array
+
+    @property
+    def exact(self) -> Array:
+        """The float model's weights, before any pass clipped or rounded them."""
+        return original(self.source)
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -133,6 +142,13 @@ class Layer:
         if bits == 8:
             most = min(most, int(np.abs(np.rint(self.weights / self.spread(self.q.scale))).max(initial=0)))
         return Grid(-most, most)
+
+
+def original(value: ir.Value) -> Array:
+    """The numbers of an initializer, or those of the float model's that a pass made it from."""
+    tensor = value.meta.get(FLOAT_ORIGIN, value.const_value)
+    assert tensor is not None
+    return np.asarray(tensor.numpy())
 
 
 def find_layer(node: ir.Node) -> Layer | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -12,9 +11,6 @@ from mulshift.ir import Array, constant
 from mulshift.passes.rounding.layers import Layer
 from mulshift.passes.rounding.problem import Solution
 from mulshift.passes.twins import replace_initializer
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Rounded:
         integers, scale = layer.dequantize.inputs[0], layer.dequantize.inputs[1]
         quantize = None if integers is None else integers.producer()
         assert quantize is not None and scale is not None
-        new = replace_initializer(graph, layer.source, f"{layer.source.name}.rounded", self.weights(layer))
+        new = replace_initializer(graph, layer.source, _name(layer.source), self.weights(layer))
         quantize.replace_input_with(0, new)
         if not np.array_equal(layer.q.scale, self.scale):
             scale.const_value = ir.tensor(self.scale.reshape(np.shape(constant(scale))), name=scale.name)  # type: ignore[arg-type]
@@ -63,9 +59,7 @@ class Rounded:
             return
         old = layer.bias.value
         shaped = self.bias.reshape(np.shape(constant(old)))  # type: ignore[arg-type]
-        layer.bias.node.replace_input_with(
-            layer.bias.index, replace_initializer(graph, old, f"{old.name}.rounded", shaped)
-        )
+        layer.bias.node.replace_input_with(layer.bias.index, replace_initializer(graph, old, _name(old), shaped))
 
     def arrays(self, name: str) -> dict[str, Array]:
         """For a checkpoint."""
@@ -78,6 +72,5 @@ class Rounded:
         return cls(arrays[f"{name}/q"], arrays[f"{name}/scale"], arrays.get(f"{name}/bias"))
 
 
-def matrix_of(layer: Layer, rounded: Rounded) -> torch.Tensor:
-    """The weights as float64 [groups, outputs, K]."""
-    return layer.matrix(rounded.weights(layer))
+def _name(value: ir.Value) -> str:
+    return f"{str(value.name).removesuffix('.rounded')}.rounded"
