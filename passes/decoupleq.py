@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mulshift.ir import UsageError
 from mulshift.passes.gptq import integers
+from mulshift.passes.lattice import order_columns
 from mulshift.passes.rounding.base import RoundingPass
 from mulshift.passes.rounding.problem import Problem, Solution
 
@@ -44,11 +45,12 @@ class DecoupleQ(RoundingPass):
         """The best of each output over the turns, with its scale fitted at last."""
         import torch
 
-        best = now = Solution(integers(problem, self.damping, self.sweeps), problem.scale)
+        order = order_columns(problem.energy, self.damping)
+        best = now = Solution(integers(problem, order, self.sweeps), problem.scale)
         least = problem.error(now.weights)
         for _ in range(self.turns):
             scale = now.scale * factor(problem, now)
-            now = Solution(integers(replace(problem, scale=scale), self.damping, self.sweeps), scale)
+            now = Solution(integers(replace(problem, scale=scale), order, self.sweeps), scale)
             error = problem.error(now.weights)
             better = (error < least)[:, :, None]
             best = Solution(torch.where(better, now.q, best.q), torch.where(better, now.scale, best.scale))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mulshift.passes.lattice import descend, round_to_grid
+from mulshift.passes.lattice import Order, descend, order_columns, round_to_grid
 from mulshift.passes.rounding.base import RoundingPass
 from mulshift.passes.rounding.problem import Problem, Solution
 
@@ -30,15 +30,16 @@ class Gptq(RoundingPass):
 
     def solve(self, problem: Problem) -> Solution:
         """Babai's nearest plane, then descent."""
-        return Solution(integers(problem, self.damping, self.sweeps), problem.scale)
+        order = order_columns(problem.energy, self.damping)
+        return Solution(integers(problem, order, self.sweeps), problem.scale)
 
 
-def integers(problem: Problem, damping: float, sweeps: int) -> torch.Tensor:
-    """Integers for the problem's scales: float64 [groups, outputs, K]. Without any data, the nearest."""
+def integers(problem: Problem, order: Order | None, sweeps: int) -> torch.Tensor:
+    """Integers for the problem's scales: float64 [groups, outputs, K]. Without an order (no data) the nearest."""
     nearest = problem.grid.round(problem.target / problem.scale)
-    found = round_to_grid(problem.target, problem.energy, problem.scale, problem.grid, damping)
-    if found is None:
+    if order is None:
         return nearest
+    found = round_to_grid(problem.target, order, problem.scale, problem.grid)
     better = problem.error(found * problem.scale) < problem.error(nearest * problem.scale)
     q = found.where(better[:, :, None], nearest)
     return descend(q, problem.target, problem.energy, problem.scale, problem.grid, sweeps)

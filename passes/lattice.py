@@ -29,9 +29,37 @@ class Grid:
         return torch.round(x).clamp_(self.low, self.high)
 
 
-def round_to_grid(
-    w: torch.Tensor, energy: torch.Tensor, scale: torch.Tensor, grid: Grid, damping: float
-) -> torch.Tensor | None:
+@dataclass(frozen=True)
+class Order:
+    """What sequential rounding needs of H, the same for any weights and scales.
+
+    Attributes:
+        columns: by falling diagonal of H, [groups, K].
+        upper: Cholesky factor of H^-1 in that order, [groups, K, K].
+    """
+
+    columns: torch.Tensor
+    upper: torch.Tensor
+
+
+def order_columns(energy: torch.Tensor, damping: float) -> Order | None:
+    """The order of H's columns, and its factor.
+
+    Args:
+        energy: H, float64 [groups, K, K], symmetric, positive semidefinite.
+        damping: share of H's mean diagonal added to the diagonal; ten times more each time that H is still singular.
+
+    Returns:
+        None if H stays singular (no data, or not finite).
+    """
+    import torch
+
+    columns = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
+    upper = _inverse_factor(_permuted(energy, columns), damping)
+    return None if upper is None else Order(columns, upper)
+
+
+def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Integers q with small `(w - s q) H (w - s q)^T`, by sequential rounding with error feedback (GPTQ; Babai).
 
     Columns go by falling diagonal of H. With U the upper Cholesky factor of H^-1, the error e_j of column j changes
@@ -39,21 +67,17 @@ def round_to_grid(
 
     Args:
         w: float64 [groups, outputs, K].
-        energy: H, float64 [groups, K, K], symmetric, positive semidefinite.
+        order: of `order_columns`.
         scale: float64 [groups, outputs] or, of each weight, [groups, outputs, K]; positive.
         grid: what q may be.
-        damping: share of H's mean diagonal added to the diagonal; ten times more each time that H is still singular.
 
     Returns:
-        float64 [groups, outputs, K] of integers; None if H stays singular (no data, or not finite).
+        float64 [groups, outputs, K] of integers.
     """
     import torch
 
-    order = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
-    upper = _inverse_factor(_permuted(energy, order), damping)
-    if upper is None:
-        return None
-    index = order[:, None, :].expand_as(w)
+    upper = order.upper
+    index = order.columns[:, None, :].expand_as(w)
     rest = torch.gather(w, 2, index)
     scales = scale[:, :, None].expand_as(w) if scale.ndim == 2 else torch.gather(scale, 2, index)
     q = torch.empty_like(rest)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mulshift.ir import UsageError
-from mulshift.passes.rounding.reconstruct import reconstruct
+from mulshift.passes.rounding.reconstruct import Descent, reconstruct
 from mulshift.passes.rounding.relaxation import FrozenIntegers
 from mulshift.passes.rounding.result import Rounded
 from mulshift.passes.rounding.walk import Block, Walk
-from mulshift.passes.rounding.walk_pass import WalkPass
+from mulshift.passes.rounding.walk_pass import WalkPass, part
 
 
 @dataclass
@@ -34,9 +34,14 @@ class TuneScales(WalkPass):
         if not self.rate > 0:
             raise UsageError(self.name, f"rate is {self.rate}", "give one above 0")
 
-    def block(self, walk: Walk, block: Block, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
         """The whole graph as one."""
         now = [Rounded.now(layer) for layer in block.layers]
         pairs = zip(block.layers, now, strict=True)
         relaxed = [FrozenIntegers(rounded.solution(layer), self.rate) for layer, rounded in pairs]
-        return reconstruct(walk, block, now, relaxed, self.iterations, self.seed, self.rate)
+        steps = f"{part(number)}-steps"
+        descent = Descent(self.iterations, self.seed, self.rate, self._tell, self.kept, steps)
+        return reconstruct(walk, block, now, relaxed, descent)
+
+    def _tell(self, done: int) -> None:
+        self.tell(done, self.iterations)

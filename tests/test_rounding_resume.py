@@ -17,6 +17,8 @@ from rounding_graphs import build, numbers
 from mulshift.ir import DataError, UsageError
 from mulshift.passes.decoupleq import DecoupleQ
 from mulshift.passes.gptq import Gptq
+from mulshift.passes.rounding import reconstruct
+from mulshift.passes.tune_scales import TuneScales
 
 TESTS = Path(__file__).resolve().parent
 SCRIPT = """
@@ -149,3 +151,26 @@ def test_samples_are_read_once_and_no_further_than_needed() -> None:
 
     Gptq(samples=some(), max_samples=3)(model)  # type: ignore[arg-type]
     assert read == [0, 1, 2]
+
+
+@pytest.mark.parametrize("steps", [3, 4, 11])
+def test_a_long_descent_goes_on_from_its_last_kept_step(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconstruct, "EVERY", 4)
+    _, model, data = build(count=8)
+    TuneScales(samples=data, iterations=12)(model)
+    expected = numbers(model)
+
+    def stop(done: int, total: int | None) -> None:
+        if done == steps:
+            raise Killed
+
+    _, model, data = build(count=8)
+    with pytest.raises(Killed):
+        TuneScales(samples=data, iterations=12, resume=str(tmp_path), progress=stop)(model)
+    _, model, data = build(count=8)
+    seen: list[int] = []
+    TuneScales(samples=data, iterations=12, resume=str(tmp_path), progress=lambda d, t: seen.append(d))(model)
+    assert numbers(model) == expected
+    assert seen[0] == 1 + 4 * ((steps - 1) // 4)  # the step that was interrupted had not been kept

@@ -11,7 +11,7 @@ from mulshift.ir import UsageError
 from mulshift.passes.rounding.layers import Layer
 from mulshift.passes.rounding.moments import Moments
 from mulshift.passes.rounding.problem import Problem, Solution, bias_moved
-from mulshift.passes.rounding.reconstruct import reconstruct
+from mulshift.passes.rounding.reconstruct import Descent, reconstruct
 from mulshift.passes.rounding.regression import regress, shrunken
 from mulshift.passes.rounding.relaxation import FrozenIntegers, Relaxation
 from mulshift.passes.rounding.result import Rounded
@@ -70,7 +70,7 @@ class RoundingPass(WalkPass):
         if self.granularity not in GRANULARITIES:
             raise UsageError(self.name, f"granularity is '{self.granularity}'", f"use {' or '.join(GRANULARITIES)}")
 
-    def block(self, walk: Walk, block: Block, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
         """Layer after layer, then the block as a whole if asked to."""
         found: list[Rounded] = []
         relaxed: list[Relaxation] = []
@@ -82,7 +82,8 @@ class RoundingPass(WalkPass):
                 relaxed += [self.relax(problem, solution)] if self.granularity == "block" else []
                 walk.set_layer(layer, found[-1])
                 self.tell(done + len(found), total)
-        return reconstruct(walk, block, found, relaxed, self.iterations, self.seed) if relaxed else found
+        descent = Descent(self.iterations, self.seed)
+        return reconstruct(walk, block, found, relaxed, descent) if relaxed else found
 
     def _problem(self, layer: Layer, halves: tuple[Moments, Moments]) -> Problem:
         w, centered = layer.matrix(layer.exact), self._moves_bias(layer)

@@ -65,13 +65,13 @@ class Checkpoints:
             raise UsageError(f"resume folder '{self.folder}'", str(e), "give one that can be written") from e
         return sum(not p.name.startswith(self._stem) for p in self.folder.glob(f"{self.name}-*.json"))
 
-    def read(self, block: int) -> dict[str, Array] | None:
-        """What `write` kept of a block; None if it did not come so far.
+    def read(self, part: str) -> dict[str, Array] | None:
+        """What `write` kept of a part; None if it did not come so far.
 
         Raises:
             DataError: the file is damaged.
         """
-        path = self._path(block)
+        path = self._path(part)
         if not path.is_file():
             return None
         try:
@@ -80,18 +80,18 @@ class Checkpoints:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
             raise DataError(f"checkpoint '{path}'", f"cannot be read ({e})", "delete it") from e
 
-    def write(self, block: int, arrays: Mapping[str, Array]) -> None:
-        """Keep a block."""
+    def write(self, part: str, arrays: Mapping[str, Array]) -> None:
+        """Keep a part, in the place of what was kept of it before."""
         data = io.BytesIO()
         np.savez(data, **arrays)  # type: ignore[arg-type]
-        self._place(self._path(block).name, data.getvalue())
+        self._place(self._path(part).name, data.getvalue())
 
     @property
     def _stem(self) -> str:
         return f"{self.name}-{self.key[:20]}"
 
-    def _path(self, block: int) -> Path:
-        return self.folder / f"{self._stem}-{block:04d}.npz"
+    def _path(self, part: str) -> Path:
+        return self.folder / f"{self._stem}-{part}.npz"
 
     def _place(self, name: str, data: bytes) -> None:
         staging = self.folder / f".{name}.{os.getpid()}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mulshift.passes.rounding.adam import Adam
+from mulshift.passes.rounding.checkpoint import Checkpoints
 from mulshift.passes.rounding.layers import Layer
 from mulshift.passes.rounding.relaxation import Relaxation
 from mulshift.passes.rounding.result import Rounded
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 BIAS_RATE = 1e-3
 """`bias_rate` where nothing else is said."""
+EVERY = 16
+"""Steps between checkpoints."""
 
 
 @dataclass
@@ -38,10 +43,10 @@ class Trained:
             self.shift = torch.zeros(len(self.rounded.bias), requires_grad=True)
             self.unit = float(np.abs(self.rounded.bias).mean()) or 1.0
 
-    def groups(self) -> list[dict[str, object]]:
-        """Parameter groups of Adam."""
-        weights = {"params": self.relaxation.parameters(), "lr": self.relaxation.rate}
-        return [weights] if self.shift is None else [weights, {"params": [self.shift], "lr": self.bias_rate}]
+    def groups(self) -> list[tuple[list[torch.Tensor], float]]:
+        """Parameters and the rate of each group."""
+        weights = (self.relaxation.parameters(), self.relaxation.rate)
+        return [weights] if self.shift is None else [weights, ([self.shift], self.bias_rate)]
 
     def install(self, walk: Walk, progress: float) -> None:
         """Let the quantized twin compute with what the parameters are now."""
@@ -63,54 +68,85 @@ class Trained:
         return replace(found, bias=(found.bias + self.unit * self.shift.detach().numpy()).astype(np.float32))
 
 
+@dataclass(frozen=True)
+class Descent:
+    """How far and how fast to go, who watches, and where steps are kept.
+
+    Attributes:
+        iterations: steps of Adam.
+        seed: draws the order of the samples.
+        bias_rate: step of Adam on biases, in units of the layer's mean |bias|.
+        told: called with the number of steps done.
+        kept: where a long descent is kept every `EVERY` steps, as `part`; a descent that is there goes on.
+        part: see there.
+    """
+
+    iterations: int
+    seed: int
+    bias_rate: float = BIAS_RATE
+    told: Callable[[int], None] | None = None
+    kept: Checkpoints | None = None
+    part: str = ""
+
+    def sample(self, step: int, count: int) -> int:
+        """Which of `count` samples a step takes: each once before one comes again, in an order drawn for each turn."""
+        turn, place = divmod(step, count)
+        return int(np.random.default_rng((self.seed, turn)).permutation(count)[place])
+
+    def share(self, step: int) -> float:
+        """Of the rates: from 1 to nearly 0 along half a cosine."""
+        return 0.5 * (1 + math.cos(math.pi * step / self.iterations))
+
+
 def reconstruct(
-    walk: Walk,
-    block: Block,
-    found: Sequence[Rounded],
-    relaxed: Sequence[Relaxation],
-    iterations: int,
-    seed: int,
-    bias_rate: float = BIAS_RATE,
+    walk: Walk, block: Block, found: Sequence[Rounded], relaxed: Sequence[Relaxation], descent: Descent
 ) -> list[Rounded]:
     """Adam on `|quantized output - float output|^2 / |float output|^2` of a block, a sample a step, from 1 on.
 
-    The rate falls to nothing along half a cosine. If the error over all samples does not fall, all stays as it was.
+    If the error over all samples does not fall, all stays as it was.
 
     Args:
         walk: with all samples before the block; its overrides are left in disorder.
         found: of the block's layers.
         relaxed: what may move in each.
-        iterations: steps.
-        seed: draws the order of the samples.
-        bias_rate: step of Adam on biases, in units of the layer's mean |bias|.
+        descent: see there.
     """
     import torch
 
-    trained = [Trained(*each, bias_rate) for each in zip(block.layers, found, relaxed, strict=True)]
+    trained = [Trained(*each, descent.bias_rate) for each in zip(block.layers, found, relaxed, strict=True)]
     with torch.no_grad():
         targets = [walk.exact_outputs(block, i) for i in range(len(walk.live))]
         before = _error(walk, block, targets)
-    unit = max(before / len(targets), 1e-12)
-    optimizer = torch.optim.Adam([group for each in trained for group in each.groups()])
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
-    generator = torch.Generator().manual_seed(seed)
-    order: list[int] = []
-    for step in range(iterations):
-        order = order or torch.randperm(len(walk.live), generator=generator).tolist()
-        sample, progress = order.pop(), step / max(iterations - 1, 1)
-        for each in trained:
-            each.install(walk, progress)
-        loss = distance(walk.outputs(block, sample), targets[sample]) / unit
-        loss = loss + sum(each.penalty(progress) for each in trained)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        fall.step()
+    _descend(walk, block, trained, targets, max(before / len(targets), 1e-12), descent)
     made = [each.result() for each in trained]
     for each, rounded in zip(trained, made, strict=True):
         walk.set_layer(each.layer, rounded)
     with torch.no_grad():
         return made if _error(walk, block, targets) < before else list(found)
+
+
+def _descend(
+    walk: Walk,
+    block: Block,
+    trained: Sequence[Trained],
+    targets: Sequence[Sequence[torch.Tensor]],
+    unit: float,
+    descent: Descent,
+) -> None:
+    groups = [group for each in trained for group in each.groups()]
+    adam = Adam([(tensor, rate) for parameters, rate in groups for tensor in parameters])
+    first = 0 if descent.kept is None else adam.load(descent.kept.read(descent.part))
+    for step in range(first, descent.iterations):
+        sample, progress = descent.sample(step, len(targets)), step / max(descent.iterations - 1, 1)
+        for each in trained:
+            each.install(walk, progress)
+        loss = distance(walk.outputs(block, sample), targets[sample]) / unit
+        loss = loss + sum(each.penalty(progress) for each in trained)
+        adam.step(loss, descent.share(step))
+        if descent.told is not None:
+            descent.told(step + 1)
+        if descent.kept is not None and (step + 1) % EVERY == 0:
+            descent.kept.write(descent.part, adam.arrays())
 
 
 def distance(outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> torch.Tensor:

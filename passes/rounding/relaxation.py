@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from mulshift.passes.rounding.adam import Adam
 from mulshift.passes.rounding.problem import Problem, Solution
 
 if TYPE_CHECKING:
@@ -60,19 +61,14 @@ def minimise(relaxation: Relaxation, problem: Problem, iterations: int) -> Solut
 
     The whole of the data is in H, so that there are no batches and nothing is drawn.
     """
-    import torch
-
     target, energy = problem.target.float(), problem.energy
     mean = energy.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-30)
     energy = (energy / mean[:, None, None]).float()
     units = problem.scale.float().pow(2).mean(dim=2)
-    optimizer = torch.optim.Adam(relaxation.parameters(), lr=relaxation.rate)
+    adam = Adam([(tensor, relaxation.rate) for tensor in relaxation.parameters()])
     for i in range(iterations):
         progress = i / max(iterations - 1, 1)
         d = target - relaxation.weights(progress)
         error = ((d @ energy) * d).sum(dim=2) / units
-        loss = error.sum() + relaxation.penalty(progress)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        adam.step(error.sum() + relaxation.penalty(progress))
     return relaxation.solution()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,9 +48,10 @@ class WalkPass(Pass):
     seed: int = 0
     resume: str = ""
     progress: Callable[[int, int | None], None] | None = None
+    kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     @abstractmethod
-    def block(self, walk: Walk, block: Block, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
         """What becomes of the block's layers; the walk stands before it. `done` of `total` layers are behind it."""
 
     def most_layers(self, total: int) -> int:
@@ -67,7 +68,7 @@ class WalkPass(Pass):
         layers = find_layers(model.graph, self.skipped)
         if not layers:
             return
-        kept = self._checkpoints(model, feeds)
+        kept = self.kept = self._checkpoints(model, feeds)
         if self.moves_biases():
             layers = [with_bias(model.graph, layer) for layer in layers]
         walk = Walk(model, layers, feeds, self.most_layers(len(layers)))
@@ -123,13 +124,13 @@ class WalkPass(Pass):
         self, kept: Checkpoints | None, number: int, walk: Walk, block: Block, done: int, total: int
     ) -> list[Rounded]:
         """The block's layers, from its checkpoint if there is one; a new one is written."""
-        arrays = None if kept is None else kept.read(number)
+        arrays = None if kept is None else kept.read(part(number))
         if arrays is not None:
             return [Rounded.from_arrays(arrays, layer.name) for layer in block.layers]
-        found = self.block(walk, block, done, total)
+        found = self.block(walk, block, number, done, total)
         if kept is not None:
             pairs = zip(block.layers, found, strict=True)
-            kept.write(number, {k: a for layer, rounded in pairs for k, a in rounded.arrays(layer.name).items()})
+            kept.write(part(number), {k: a for layer, rounded in pairs for k, a in rounded.arrays(layer.name).items()})
         return found
 
     def _apply(self, graph: ir.Graph, layer: Layer, rounded: Rounded) -> None:
@@ -138,3 +139,8 @@ class WalkPass(Pass):
         moved = float(np.abs(rounded.scale / before.scale - 1).max(initial=0))
         rounded.apply(graph, layer)
         self.changed(layer.node, f"{100 * share:.3g} % of its integers changed, scales moved by at most {moved:.1e}")
+
+
+def part(number: int) -> str:
+    """Of a checkpoint: a block."""
+    return f"{number:04d}"
