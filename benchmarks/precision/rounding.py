@@ -29,11 +29,13 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "gptq": [{"pass": "gptq", "options": {"max_samples": 128}}],
     "adaround": [{"pass": "adaround", "options": {"max_samples": 128}}],
     "flexround": [{"pass": "flexround", "options": {"max_samples": 128}}],
-    "decoupleq": [{"pass": "decoupleq", "options": {"max_samples": 128}}],
+    "decoupleq": [{"pass": "decoupleq", "options": {"max_samples": 128, "turns": 2}}],
     "best": [],
 }
 """Passes in the place of those that learn in the recipe; "best" is the recipe as it is."""
 LEARNS = ("gptq", "adaround", "flexround", "decoupleq", "tune-scales")
+NOT_PLAIN = ("rotate",)
+"""What only "best" has: the others are compared on the graph as it came."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def image_net(name: str, quick_images: int) -> Net:
         top1 = [models.top1(y, case.labels[:count]) for y in (wanted, got)]
         return top1[0], top1[1], models.sqnr_db(wanted, got), count
 
-    return Net("w4a8-tuned", export, calibration, score)
+    return Net("w4a8-cnn", export, calibration, score)
 
 
 def outputs(session: Any, images: np.ndarray) -> np.ndarray:
@@ -135,7 +137,7 @@ def recipe_of(net: Net, method: str) -> dict[str, Any]:
     for step in loaded.passes:
         if step.name == "to-integer":
             steps += METHODS[method]
-        if method == "best" or step.name not in LEARNS:
+        if method == "best" or step.name not in (*LEARNS, *NOT_PLAIN):
             steps.append({"pass": step.name, "options": dict(step.options)})
     return {"name": f"{net.recipe}-{method}", "description": loaded.description, "passes": steps}
 

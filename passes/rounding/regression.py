@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-RIDGES = (0.01, 0.1, 1.0, 10.0)
+RIDGES = (0.01, 0.1, 1.0)
 """Shares of H's mean diagonal that are tried."""
 
 
