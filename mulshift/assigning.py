@@ -58,7 +58,8 @@ class Workers:
     Attributes:
         jobs: tasks at a time.
         executor: "local" or "ray".
-        workspace: None is the user's cache folder.
+        workspace: where calls that were killed and are made again go on: the tables of assign-precision and the blocks
+            of learned rounding. None keeps tables in the user's cache folder, and no blocks.
     """
 
     jobs: int = 1
@@ -67,11 +68,12 @@ class Workers:
 
     def fields(self) -> dict[str, Any]:
         """For the passes that have them."""
-        return {
-            "jobs": self.jobs,
-            "executor": self.executor,
-            "workspace": self.workspace or cache_folder() / WORKSPACE,
-        }
+        return {**self.measuring(), "resume": str(self.workspace or "")}
+
+    def measuring(self) -> dict[str, Any]:
+        """Those of assign-precision."""
+        workspace = self.workspace or cache_folder() / WORKSPACE
+        return {"jobs": self.jobs, "executor": self.executor, "workspace": workspace}
 
 
 def assign(
@@ -133,7 +135,7 @@ def assign(
             samples=samples,
             seed=seed,
             progress=lambda done, total: progress(STEP, done, total),
-            **(workers or Workers()).fields(),
+            **(workers or Workers()).measuring(),
         )
         measured, chosen = made.decide(graph)
     points = pareto(measured, front, [b for b in wanted if not b.is_metric and b.name != front], solver)

@@ -135,7 +135,8 @@ def compile(
         verify_samples: calibration samples that verification and SQNR run.
         budgets: for mixed precision, as `size=0.6` or `latency=5ms`: `assign-precision` joins the recipe.
         evaluate: metrics on labelled data, for budgets as `top1=-1.0`.
-        workers: who measures for `assign-precision`.
+        workers: who measures for `assign-precision`, and the workspace from which a call that was killed goes on. None
+            of it is in the lock.
         sources: what to record in the lock for `replay`; None records model and calibration data given as paths.
         progress: `progress(stage, done, total or None)`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +12,54 @@ _LAZY = 128
 _RETRIES = 8
 
 
-def round_to_grid(
-    w: torch.Tensor, energy: torch.Tensor, scale: torch.Tensor, limit: int, damping: float
-) -> torch.Tensor | None:
+@dataclass(frozen=True)
+class Grid:
+    """The integers that a weight may be: low to high, or -1 and 1 alone (`binary`)."""
+
+    low: int
+    high: int
+    binary: bool = False
+
+    def round(self, x: torch.Tensor) -> torch.Tensor:
+        """The nearest of them, halves to even; of one bit the sign."""
+        import torch
+
+        if self.binary:
+            return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
+        return torch.round(x).clamp_(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What sequential rounding needs of H, the same for any weights and scales.
+
+    Attributes:
+        columns: by falling diagonal of H, [groups, K].
+        upper: Cholesky factor of H^-1 in that order, [groups, K, K].
+    """
+
+    columns: torch.Tensor
+    upper: torch.Tensor
+
+
+def order_columns(energy: torch.Tensor, damping: float) -> Order | None:
+    """The order of H's columns, and its factor.
+
+    Args:
+        energy: H, float64 [groups, K, K], symmetric, positive semidefinite.
+        damping: share of H's mean diagonal added to the diagonal; ten times more each time that H is still singular.
+
+    Returns:
+        None if H stays singular (no data, or not finite).
+    """
+    import torch
+
+    columns = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
+    upper = _inverse_factor(_permuted(energy, columns), damping)
+    return None if upper is None else Order(columns, upper)
+
+
+def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
     """Integers q with small `(w - s q) H (w - s q)^T`, by sequential rounding with error feedback (GPTQ; Babai).
 
     Columns go by falling diagonal of H. With U the upper Cholesky factor of H^-1, the error e_j of column j changes
@@ -21,33 +67,71 @@ def round_to_grid(
 
     Args:
         w: float64 [groups, outputs, K].
-        energy: H, float64 [groups, K, K], symmetric, positive semidefinite.
-        scale: float64 [groups, outputs], positive.
-        limit: |q| <= limit.
-        damping: share of H's mean diagonal added to the diagonal; ten times more each time that H is still singular.
+        order: of `order_columns`.
+        scale: float64 [groups, outputs] or, of each weight, [groups, outputs, K]; positive.
+        grid: what q may be.
 
     Returns:
-        float64 [groups, outputs, K] of integers; None if H stays singular (no data, or not finite).
+        float64 [groups, outputs, K] of integers.
     """
     import torch
 
-    order = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
-    upper = _inverse_factor(_permuted(energy, order), damping)
-    if upper is None:
-        return None
-    index = order[:, None, :].expand_as(w)
+    upper = order.upper
+    index = order.columns[:, None, :].expand_as(w)
     rest = torch.gather(w, 2, index)
+    scales = scale[:, :, None].expand_as(w) if scale.ndim == 2 else torch.gather(scale, 2, index)
     q = torch.empty_like(rest)
     for start in range(0, w.shape[2], _LAZY):
         stop = min(start + _LAZY, w.shape[2])
         errors = torch.empty_like(rest[:, :, start:stop])
         for j in range(start, stop):
-            q[:, :, j] = torch.round(rest[:, :, j] / scale).clamp_(-limit, limit)
-            error = (rest[:, :, j] - q[:, :, j] * scale) / upper[:, j, j, None]
+            q[:, :, j] = grid.round(rest[:, :, j] / scales[:, :, j])
+            error = (rest[:, :, j] - q[:, :, j] * scales[:, :, j]) / upper[:, j, j, None]
             rest[:, :, j:stop] -= error[:, :, None] * upper[:, j, None, j:stop]
             errors[:, :, j - start] = error
         rest[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
     return torch.empty_like(q).scatter_(2, index, q)
+
+
+def descend(
+    q: torch.Tensor, w: torch.Tensor, energy: torch.Tensor, scale: torch.Tensor, grid: Grid, sweeps: int
+) -> torch.Tensor:
+    """Better integers: each in turn takes its best value with all others fixed (QuantEase, Behdin et al. 2023).
+
+    `q_j <- round(q_j + g_j / (s_j H_jj))` with `g = (w - s q) H`. The error never rises.
+
+    Args:
+        q: float64 [groups, outputs, K], inside the grid.
+        w, energy: as in `round_to_grid`.
+        scale: of each weight, [groups, outputs, K].
+        grid: see there.
+        sweeps: over all columns.
+    """
+    import torch
+
+    q = q.clone()
+    diagonal = energy.diagonal(dim1=1, dim2=2)
+    floor = diagonal.mean(dim=1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+    alive = diagonal > 1e-9 * floor
+    gradient = (w - q * scale) @ energy
+    for _ in range(sweeps):
+        before = q.clone()
+        for start in range(0, w.shape[2], _LAZY):
+            stop = min(start + _LAZY, w.shape[2])
+            moved = torch.zeros_like(q[:, :, start:stop])
+            for j in range(start, stop):
+                h = torch.where(alive[:, j], diagonal[:, j], torch.ones_like(diagonal[:, j]))[:, None]
+                step = grid.round(q[:, :, j] + gradient[:, :, j] / (h * scale[:, :, j])) - q[:, :, j]
+                step = torch.where(alive[:, j, None], step, torch.zeros_like(step))
+                q[:, :, j] += step
+                change = step * scale[:, :, j]
+                gradient[:, :, start:stop] -= change[:, :, None] * energy[:, j, None, start:stop]
+                moved[:, :, j - start] = change
+            gradient[:, :, :start] -= moved @ energy[:, start:stop, :start]
+            gradient[:, :, stop:] -= moved @ energy[:, start:stop, stop:]
+        if torch.equal(before, q):
+            break
+    return q
 
 
 def output_error(difference: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:

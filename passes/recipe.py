@@ -16,7 +16,7 @@ from mulshift.ir import UsageError
 from mulshift.passes import PASSES, Pass
 
 RECIPES = Path(__file__).parent / "recipes"
-INJECTED = ("samples", "progress", "target", "seed")
+INJECTED = ("samples", "progress", "target", "seed", "resume")
 """Fields of a pass that the pipeline fills, unless the recipe names them."""
 
 

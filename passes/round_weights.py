@@ -12,7 +12,7 @@ import onnx_ir as ir
 from mulshift.ir import Array, DataError, Interpreter, QParams, Samples, UsageError, constant
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import batch_rows, check_feeds
-from mulshift.passes.lattice import output_error, round_to_grid
+from mulshift.passes.lattice import Grid, order_columns, output_error, round_to_grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
 from mulshift.passes.quant_rules import channel_axis
@@ -168,8 +168,8 @@ def _rounded(array: Array, axis: int, q: QParams, energies: list[Energy], dampin
         energy = sum((e.blocks[k] for e in energies[1:]), block).double()
         part = w[:, :, start : start + block.shape[1]]
         nearest = torch.round(part / scale[:, :, None]).clamp_(-limit, limit)
-        found = round_to_grid(part, energy, scale, limit, damping)
-        found = nearest if found is None else found
+        order = order_columns(energy, damping)
+        found = nearest if order is None else round_to_grid(part, order, scale, Grid(-limit, limit))
         errors = [output_error(part - c * scale[:, :, None], energy) for c in (nearest, found)]
         better = errors[1] < errors[0]
         pieces.append(torch.where(better[:, :, None], found, nearest))

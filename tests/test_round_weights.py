@@ -12,7 +12,7 @@ from mulshift.ir import Array, DataError, Feeds, Interpreter, UsageError, consta
 from mulshift.passes import round_weights
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
-from mulshift.passes.lattice import output_error, round_to_grid
+from mulshift.passes.lattice import Grid, order_columns, output_error, round_to_grid
 from mulshift.passes.patches import patches
 from mulshift.passes.round_weights import RoundWeights
 
@@ -180,8 +180,9 @@ def test_it_is_close_to_the_best_of_all_roundings() -> None:
         w = torch.from_numpy(rng.uniform(-3, 3, (1, 1, 4)))
         x = rng.uniform(0, 1, (4, 1)) + 0.2 * rng.uniform(0, 1, (4, 50))
         energy = torch.from_numpy(x @ x.T)[None]
-        found = round_to_grid(w, energy, torch.ones(1, 1, dtype=torch.float64), 7, 1e-6)
-        assert found is not None
+        order = order_columns(energy, 1e-6)
+        assert order is not None
+        found = round_to_grid(w, order, torch.ones(1, 1, dtype=torch.float64), Grid(-7, 7))
         corners = torch.cartesian_prod(*(torch.arange(-2.0, 3.0, dtype=torch.float64) for _ in range(4)))
         every = (w.round() + corners[None]).clamp(-7, 7)
         best = float(output_error(w - every, energy).min())
@@ -192,10 +193,10 @@ def test_it_is_close_to_the_best_of_all_roundings() -> None:
 def test_without_correlation_it_is_rounding_to_nearest() -> None:
     w = torch.from_numpy(np.random.default_rng(0).uniform(-3, 3, (2, 5, 6)))
     eye = torch.eye(6, dtype=torch.float64).expand(2, 6, 6)
-    assert torch.equal(round_to_grid(w, eye, torch.ones(2, 5, dtype=torch.float64), 7, 0.01), w.round())
+    order = order_columns(eye, 0.01)
+    assert order is not None
+    assert torch.equal(round_to_grid(w, order, torch.ones(2, 5, dtype=torch.float64), Grid(-7, 7)), w.round())
 
 
 def test_an_energy_without_data_is_refused() -> None:
-    w, s = torch.zeros(1, 2, 3, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
-    assert round_to_grid(w, torch.zeros(1, 3, 3, dtype=torch.float64), s, 7, 0.01) is None
-    assert round_to_grid(w, torch.full((1, 3, 3), torch.nan, dtype=torch.float64), s, 7, 0.01) is None
+    assert order_columns(torch.zeros(1, 3, 3, dtype=torch.float64), 0.01) is None

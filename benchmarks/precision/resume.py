@@ -1,8 +1,8 @@
 """Kill the process at random moments and let it go on: are the bytes those of one that was not killed?
 
-python benchmarks/precision/resume.py [--quick]. A small seeded network is compiled by `mulshift compile --resume` with
-a recipe that learns its rounding, ended by SIGKILL at random moments until one call is left in peace; the artifact is
-compared with that of a call that nothing disturbed. So is the table of `mulshift assign`.
+python benchmarks/precision/resume.py [--quick]. A small seeded network is compiled by `mulshift compile --workspace`
+with a recipe that learns its rounding, ended by SIGKILL at random moments until one call is left in peace; the artifact
+is compared with that of a call that nothing disturbed. So is the table of `mulshift assign`.
 
 Prints {"compile": {"kills", "equal", "rounds"}, "assign": {...}}.
 """
@@ -67,7 +67,7 @@ def export(folder: Path) -> tuple[Path, Path]:
 def compiling(model: Path, data: Path, workspace: Path, out: Path) -> list[str]:
     recipe = "w4a8-cnn"
     command = ["compile", str(model), "--calibration", str(data), "--recipe", recipe, "-o", str(out), "--quiet"]
-    return [sys.executable, "-m", "mulshift", *command, "--resume", str(workspace)]
+    return [sys.executable, "-m", "mulshift", *command, "--workspace", str(workspace)]
 
 
 def assigning(model: Path, data: Path, workspace: Path, out: Path) -> list[str]:

@@ -72,7 +72,9 @@ Executor: TypeAlias = Annotated[
 Workspace: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", help="Folder that keeps what was measured; default is the user's cache.", rich_help_panel=ASSIGN
+        "--workspace",
+        help="Folder from which a call that was killed goes on; default: the cache, for tables.",
+        rich_help_panel=ASSIGN,
     ),
 ]
 Limit: TypeAlias = Annotated[
