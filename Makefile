@@ -14,6 +14,7 @@ KERNEL_SOURCES := $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o 
 INSTALLED := $(VENV)/.installed
 REAL_MODELS := $(VENV)/.real-models
 PEERS := $(VENV)/.peers
+RAY := $(VENV)/.ray
 
 demo: $(INSTALLED)
 	$(BIN)/mulshift compile examples/efficientnet_lite0.py:model \
@@ -27,12 +28,12 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) $(REAL_MODELS)
+test-all: $(INSTALLED) $(REAL_MODELS) $(RAY)
 	$(BIN)/python -m pytest -m ""
 
 # All run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
 bench: $(INSTALLED) $(PEERS) $(REAL_MODELS)
-	@status=0; for script in main_job cpu_kernels transformers; do \
+	@status=0; for script in main_job cpu_kernels transformers mixed_precision; do \
 	  echo "benchmarks/$$script.py $(ARGS)"; $(BIN)/python benchmarks/$$script.py $(ARGS) || status=1; \
 	done; exit $$status
 
@@ -57,6 +58,10 @@ $(REAL_MODELS): tests/real-models.txt constraints.txt | $(INSTALLED)
 
 $(PEERS): pyproject.toml constraints.txt | $(INSTALLED)
 	$(PIP) --no-build-isolation --editable '.[peers]'
+	touch $@
+
+$(RAY): pyproject.toml constraints.txt | $(INSTALLED)
+	$(PIP) --no-build-isolation --editable '.[ray]'
 	touch $@
 
 clean:

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("model", choices=("efficientnet-lite0", "resnet20", "minilm"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--simulate", action="store_true")
-    parser.add_argument("--sensitivity", default="gradient")
+    parser.add_argument("--sensitivity", default="sqnr")
     options = parser.parse_args()
 
     count = QUICK[options.model] * options.quick

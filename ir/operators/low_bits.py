@@ -15,7 +15,7 @@ from mulshift.ir.types import Array
 LOW_BITS = {4: "k4n16s4", 2: "k4n16s2", 1: "k4n16s1"}
 """Layouts by bits of a weight."""
 BLOCKS = "k4n16s4b"
-BLOCK_SIZES = (32, 64, 128, 256)
+BLOCK_SIZES = (8, 16, 32, 64, 128, 256)
 """That are looked for; weights that do not fit one fit none after it."""
 _LOWEST, _HIGHEST = {4: -8, 2: -2}, {4: 7, 2: 1}
 

@@ -68,7 +68,7 @@ def _in_few_bits(name: str, packed: Array, w: Array, depth: int) -> tuple[str, s
     if bits < 8:
         return f"{name}Int{bits}", LOW_BITS[bits], pack_bits(packed, bits)
     blocks = least_blocks(packed) if depth >= BLOCK_SIZES[0] else None
-    if blocks is not None:
+    if blocks is not None and blocks.nbytes < packed.nbytes:
         return f"{name}Int4Blocks", BLOCKS, blocks
     return name, K4N16, packed
 
