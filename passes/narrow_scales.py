@@ -2,7 +2,8 @@
 
 With `M = s_x * s_w / s_y` and the bound A of the accumulator, the most precise b with `A*b + 2^(c-1) < 2^31` is chosen
 for each channel; then `s_w' = (b / 2^c) * s_y / s_x` is the scale that its weights are rounded for (ARITHMETIC.md 2).
-It works on the QDQ graph, before bias correction and learned rounding, so that these see the weights that will run.
+It works on the QDQ graph, before bias correction and `round-weights`, so that these see the weights that will run.
+Behind passes that learn scales it moves the weights along with them: the integers stay.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mulshift.passes.integer.move import MOVERS
 from mulshift.passes.integer.quantization import dequantize_qparams, quantize_qparams
 from mulshift.passes.integer.scales import narrow_dyadics, requantization
 from mulshift.passes.pairs import BITS
+from mulshift.passes.twins import FLOAT_ORIGIN, replace_initializer
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _ROUNDS = 64
@@ -37,6 +39,7 @@ class _Site:
 
     `weights` are float64 in units of their group's multiple, so that `weights / scale` are the integers of any;
     `multiple` is of the shape of the weights, or one number where there are no groups; `scale` is [channels].
+    `learned`: a pass before this one has put the weights on their grid.
     """
 
     quantizer: ir.Node
@@ -49,6 +52,17 @@ class _Site:
     s_y: float
     reach: int
     bias: Array
+    learned: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That [channels] has to broadcast against the weights."""
+        return tuple(-1 if i == self.axis else 1 for i in range(self.weights.ndim))
+
+    def integers(self, scale: Array) -> Array:
+        """Weights in steps of a scale a channel; learned ones are what they are, whatever the scale."""
+        own = self.scale if self.learned else scale
+        return np.asarray(np.clip(np.rint(self.weights / own.reshape(self.shape)), -128, 127) * self.multiple, np.int64)
 
 
 @dataclass
@@ -79,12 +93,17 @@ class NarrowScales(Pass):
                 self.skipped(node, f"a channel needs fewer than {self.min_bits} bits to be narrow")
                 continue
             moved = float(np.abs(chosen / found.scale - 1).max())
+            if found.learned and moved > 2.0**-self.min_bits:
+                self.skipped(node, "its learned scales would move too far")
+                continue
             if found.quantizer.metadata_props.get(BITS) == "1" and moved > _STAYS_A_SIGN:
                 self.skipped(node, "its signs would not stay signs at the scale that it needs")
                 continue
             value = found.quantizer.inputs[1]
             assert value is not None
             value.const_value = ir.tensor(_moved(value, chosen / found.scale, found.axis), name=value.name)
+            if found.learned:
+                _move_weights(model.graph, found, chosen / found.scale)
             self.changed(node, f"scales of {chosen.size} channels moved by at most {moved:.1e}")
 
     def _narrow(self, site: _Site, scale: Array) -> Array | None:
@@ -128,15 +147,18 @@ def _moved(scale: ir.Value, factor: Array, axis: int) -> Array:
     return (before.astype(np.float64) * factor.reshape(shape)).astype(np.float32)
 
 
-def _integers(site: _Site, scale: Array) -> Array:
-    shape = [1] * site.weights.ndim
-    shape[site.axis] = -1
-    return np.asarray(np.clip(np.rint(site.weights / np.reshape(scale, shape)), -128, 127) * site.multiple, np.int64)
+def _move_weights(graph: ir.Graph, site: _Site, factor: Array) -> None:
+    """Weights on their grid stay on it."""
+    value = site.quantizer.inputs[0]
+    array = constant(value)
+    assert value is not None and array is not None
+    moved = (array.astype(np.float64) * factor.reshape(site.shape)).astype(np.float32)
+    site.quantizer.replace_input_with(0, replace_initializer(graph, value, f"{value.name}.narrow", moved))
 
 
 def _bound(site: _Site, scale: Array) -> Array:
     bias = np.rint(site.bias / np.maximum(site.s_x * scale, 1e-38))
-    q = _integers(site, scale)
+    q = site.integers(scale)
     safe = np.clip(bias, -(2.0**62), 2.0**62).astype(np.int64)
     return accumulator_bound(q, np.broadcast_to(safe, (q.shape[site.axis],)), site.magnitude, site.axis)
 
@@ -166,7 +188,9 @@ def _site(node: ir.Node) -> _Site | str:
         return scaled
     scale, multiple = scaled
     steps = weights / w_q.shaped(weights.shape)[0]
-    if quantizer.metadata_props.get(BITS) != "1" and np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID:
+    on_grid = quantizer.metadata_props.get(BITS) != "1" and np.abs(steps - np.rint(steps)).max(initial=0) < _ON_GRID
+    learned = on_grid and FLOAT_ORIGIN in quantizer.inputs[0].meta  # type: ignore[union-attr]
+    if on_grid and not learned:
         return "its weights are on their grid already"
     own = real_constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
     if own is None:
@@ -176,7 +200,7 @@ def _site(node: ir.Node) -> _Site | str:
         return "its bias is not one number a channel"
     return _Site(
         quantizer, weights / multiple, multiple, scale, axis, float(x_q.scale), x_q.magnitude, float(y_q.scale),
-        y_q.spec.qmax - y_q.spec.qmin, bias,
+        y_q.spec.qmax - y_q.spec.qmin, bias, learned,
     )  # fmt: skip
 
 

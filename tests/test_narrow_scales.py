@@ -7,6 +7,7 @@ import onnx_ir as ir
 import qdq_graphs as g
 
 from mulshift.ir import Array, constant
+from mulshift.passes.gptq import Gptq
 from mulshift.passes.narrow_scales import NarrowScales
 
 X = {"x": g.normal(1, 16, 6, 6)}
@@ -64,6 +65,27 @@ def test_weights_on_their_grid_keep_their_rounding() -> None:
     pass_ = NarrowScales()
     assert not pass_(model).modified
     assert pass_.log.skipped[0].what == "its weights are on their grid already"
+
+
+def test_learned_weights_move_with_their_scales() -> None:
+    """Integers that a rounding pass chose stay, and the output changes by no more than the scales."""
+    model = conv()
+    samples = [{"x": g.normal(1, 16, 6, 6, seed=i)} for i in range(8)]
+    Gptq(samples=samples)(model)
+    before, y = g.lower(model.clone()), g.python_values(model, X)["out"]
+    assert width(model) == "wide"
+    old = scale(model).copy()
+    assert NarrowScales()(model).modified
+    assert width(model) == "narrow"
+    moved = np.abs(scale(model) / old - 1).max()
+    assert 0 < moved <= 2**-6
+    after = g.lower(model.clone())
+    weights = [next(constant(n.inputs[1]) for n in m.graph if n.op_type == "Conv") for m in (before, after)]
+    assert weights[0] is not None and weights[1] is not None and np.array_equal(*weights)
+    # the gain of a channel, and a step of the output where that crosses a half
+    error = np.abs(y - g.python_values(model, X)["out"]).max()
+    assert error <= (moved + 1.01 / 255) * np.abs(y).max()
+    g.check(model, X)
 
 
 def test_shared_weights_are_left_alone() -> None:
