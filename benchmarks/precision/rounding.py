@@ -3,7 +3,8 @@
 python benchmarks/precision/rounding.py MODEL METHOD [--quick]. MODEL: efficientnet-lite0, resnet20, minilm. METHOD: a
 row of METHODS. The model is compiled to integers and run by our kernels; top-1 in per cent, or Spearman x 100 (mean of
 the years), on data that did not calibrate. Artifacts are kept under build/, keyed by the package's sources; `--quick`
-scores fewer samples and compiles nothing: what is not kept from a full run is left out, and the reason printed.
+tells what a full run of the same sources found, scores fewer samples where there is only its artifact, and compiles
+nothing: what is not kept is left out, and the reason printed.
 
 Prints {"model", "method", "float", "quantized", "loss", "sqnr", "seconds", "samples", "note"}, or {..., "left_out"}.
 """
@@ -164,13 +165,27 @@ def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
         return found | {"left_out": "nothing is kept of these sources: run it without --quick first"}
     model = cached(*exported_key, net.export) / "model.onnx"
     folder = cached(*kept, lambda folder: compiled(model, net, recipe, folder))
+    scored = (f"rounded-{name}-{method}", [kept, text_of("sessions")])
+    if quick and not place(*scored).is_dir():
+        return found | score(net, model, folder, quick)
+    whole = cached(*scored, lambda out: write(out, score(net, model, folder, False)))
+    return found | json.loads((whole / "score.json").read_text())
+
+
+def score(net: Net, model: Path, folder: Path, quick: bool) -> dict[str, Any]:
+    """Quality of the artifact in a folder."""
     from sessions import floats, with_kernels
 
     session, note = with_kernels(folder / "artifact" / "model.onnx")
     wanted, got, sqnr, count = net.score(floats(model), session, quick)
     seconds = json.loads((folder / "seconds.json").read_text())
     numbers = {"float": wanted, "quantized": got, "loss": wanted - got, "sqnr": sqnr, "seconds": seconds}
-    return found | {k: round(v, 2) for k, v in numbers.items()} | {"samples": count, "note": note}
+    return {k: round(v, 2) for k, v in numbers.items()} | {"samples": count, "note": note}
+
+
+def write(folder: Path, scored: dict[str, Any]) -> None:
+    """What a full run found, for later ones."""
+    (folder / "score.json").write_text(json.dumps(scored))
 
 
 def main() -> None:
