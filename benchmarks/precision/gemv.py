@@ -1,6 +1,6 @@
 """One row times a constant matrix at 8, 4 and 2 bits beside MatMulNBits.
 
-python benchmarks/precision/gemv.py [SECONDS]. Sides are timed by turns, one process each, the minimum of all; our nodes
+python benchmarks/precision/gemv.py [--quick]. Sides are timed by turns, one process each, the minimum of all; our nodes
 are checked against the operator table first. Prints one JSON object: threads -> side -> microseconds.
 """
 
@@ -22,7 +22,8 @@ from processes import measured
 from mulshift.ir.operators.low_bits import BLOCKS, LOW_BITS, pack_bits, pack_blocks
 from mulshift.ir.operators.packing import K4N16, pack_gemm
 
-K, N, ROUNDS = 4096, 4096, 3
+K, N = 4096, 4096
+ROUNDS, SECONDS = {True: 1, False: 4}, {True: 0.25, False: 0.6}
 SMALL_BLOCK = 32
 THEIR_BLOCKS = (SMALL_BLOCK, 128)
 U8 = {"zero_point": 128, "qmin": 0, "qmax": 255, "dtype": int(TensorProto.UINT8)}
@@ -110,19 +111,19 @@ def _check(path: Path, node: Node) -> None:
         raise SystemExit(f"{path.stem}: differs from the reference")
 
 
-def main(seconds: float) -> None:
+def main(quick: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         engines = dict(sides(folder))
         best: dict[str, dict[str, float]] = {threads: {} for threads in ("1", "2")}
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS[quick]):
             for threads, found in best.items():
                 for side, engine in engines.items():
                     files = (folder / f"{side}.onnx", folder / f"{side}.npz")
-                    time = measured("transformer/worker", engine, *files, threads, seconds)["milliseconds"] * 1e3
+                    time = measured("transformer/worker", engine, *files, threads, SECONDS[quick])["milliseconds"] * 1e3
                     found[side] = min(found.get(side, time), time)
     sys.stdout.write(json.dumps(best) + "\n")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 0.3)
+    main("--quick" in sys.argv[1:])

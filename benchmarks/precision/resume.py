@@ -105,17 +105,17 @@ def digest(folder: Path) -> str:
 
 
 def measure(
-    make: Callable[[Path, Path, Path, Path], list[str]], model: Path, data: Path, rounds: int
+    make: Callable[[Path, Path, Path, Path], list[str]], model: Path, data: Path, quick: bool
 ) -> dict[str, Any]:
     """Kills, and rounds whose bytes are equal."""
-    chance, found = random.Random(0), {"kills": 0, "equal": 0, "rounds": rounds}
+    chance, found = random.Random(0), {"kills": 0, "equal": 0, "rounds": ROUNDS[quick]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds = to_the_end(make(model, data, folder / "plain-work", folder / "plain"))
         wanted = digest(folder / "plain")
-        for i in range(rounds):
+        for i in range(ROUNDS[quick]):
             command = make(model, data, folder / f"work-{i}", folder / f"out-{i}")
-            for _ in range(MOST_KILLS):
+            for _ in range(MOST_KILLS[quick]):
                 if not killed(command, chance.uniform(0.1, 1.0) * seconds):
                     break
                 found["kills"] += 1
@@ -132,8 +132,10 @@ def main() -> None:
     here.quiet()
     with tempfile.TemporaryDirectory() as name:
         model, data = export(Path(name))
-        rounds = ROUNDS[options.quick]
-        made = {"compile": measure(compiling, model, data, rounds), "assign": measure(assigning, model, data, rounds)}
+        made = {
+            "compile": measure(compiling, model, data, options.quick),
+            "assign": measure(assigning, model, data, options.quick),
+        }
     sys.stdout.write(json.dumps(made) + "\n")
 
 
