@@ -23,6 +23,13 @@ Sized = Callable[[Rng], dict[int, Array]]
 
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
+MAIN_PRODUCT_NAMES = [
+    base + epilogue
+    for base in PRODUCTS
+    for epilogue in EPILOGUE_NAMES
+    if "Int" not in base or epilogue in ("Accumulate", "", "AddTableRequantize")
+]
+"""Without most epilogues of weights of few bits: their stages are those of the 8-bit products."""
 FULL = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31), 2**31 - 1)}
 TIMES = 3
 """Sizes that one session is fed, one after the other."""

@@ -30,6 +30,20 @@ ROUNDS = {True: 1, False: 5}
 MOST_KILLS = {True: 2, False: 6}
 """In a round, so that it ends on a slow machine too."""
 IMAGES, SIDE, LAYERS = 16, 16, 3
+SOONEST, LATEST = 0.1, 0.45
+"""Of the time of a whole call, to be killed after."""
+RECIPE = """
+name: learned
+passes:
+  - {pass: canonicalize}
+  - {pass: fold-bn}
+  - {pass: fuse}
+  - {pass: calibrate, options: {method: min-max}}
+  - {pass: insert-fake-quant, options: {weight_bits: 4}}
+  - {pass: adaround, options: {iterations: 400}}
+  - {pass: decoupleq}
+  - {pass: to-integer}
+"""
 
 
 def export(folder: Path) -> tuple[Path, Path]:
@@ -61,12 +75,13 @@ def export(folder: Path) -> tuple[Path, Path]:
     options = {"dynamo": True, "external_data": False, "verbose": False, "input_names": ["x"]}
     torch.onnx.export(net.eval(), (torch.from_numpy(images[:1]),), model, **options)
     np.save(data, images)
+    (folder / "recipe.yaml").write_text(RECIPE)
     return model, data
 
 
 def compiling(model: Path, data: Path, workspace: Path, out: Path) -> list[str]:
-    recipe = "w4a8-cnn"
-    command = ["compile", str(model), "--calibration", str(data), "--recipe", recipe, "-o", str(out), "--quiet"]
+    recipe = model.parent / "recipe.yaml"
+    command = ["compile", str(model), "--calibration", str(data), "--recipe", str(recipe), "-o", str(out), "--quiet"]
     return [sys.executable, "-m", "mulshift", *command, "--workspace", str(workspace)]
 
 
@@ -116,7 +131,7 @@ def measure(
         for i in range(ROUNDS[quick]):
             command = make(model, data, folder / f"work-{i}", folder / f"out-{i}")
             for _ in range(MOST_KILLS[quick]):
-                if not killed(command, chance.uniform(0.1, 1.0) * seconds):
+                if not killed(command, chance.uniform(SOONEST, LATEST) * seconds):
                     break
                 found["kills"] += 1
             else:
