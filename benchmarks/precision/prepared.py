@@ -22,7 +22,7 @@ from mulshift.passes.allocation.metric import simulated
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.recipe import Recipe, Step, load_recipe
 
-CANDIDATES = ("w8a8", "w4a8", "w2a8")
+CANDIDATES = ("w8a8", "w4a8")
 PROBES = 8
 COUNT = {True: 8, False: 16}
 
