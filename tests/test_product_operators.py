@@ -109,6 +109,17 @@ def test_a_session_that_was_fed_a_wrong_shape_goes_on(base: str) -> None:
 @pytest.mark.skipif("MULSHIFT_ISA" in os.environ, reason="this process was told its instruction set")
 @pytest.mark.parametrize("name", kernels.instruction_sets()[1:])
 def test_every_other_instruction_set(name: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not malformed and not bodies", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "not malformed and not bodies",
+        __file__,
+    ]
     done = subprocess.run(command, env={**os.environ, "MULSHIFT_ISA": name}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
