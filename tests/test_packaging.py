@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMES_WITH = {"yaml": "pyyaml", "google": "onnx", "ml_dtypes": "onnx-ir", "click": "typer", "PIL": "pillow"}
 """Names of imports that are not names of a dependency of ours."""
-OPTIONAL = {"pillow"}
+OPTIONAL = {"pillow", "ray"}
 """Imported only where it is needed, with a message that says how to install it."""
 MADE = ("demo", "test", "peers")
 """Extras that make installs."""
