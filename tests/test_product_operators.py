@@ -33,21 +33,21 @@ def _check_seed(op: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("op", MAIN_PRODUCT_NAMES)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(seeds)
 def test_products(op: str, seed: int) -> None:
     _check_seed(op, seed)
 
 
 @pytest.mark.parametrize("op", ELEMENTWISE)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(seeds)
 def test_elementwise_operators_of_any_size(op: str, seed: int) -> None:
     _check_seed(op, seed)
 
 
 @pytest.mark.parametrize("op", ROWS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(seeds)
 def test_attention_softmax_and_products_of_activations(op: str, seed: int) -> None:
     _check_seed(op, seed)
