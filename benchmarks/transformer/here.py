@@ -1,6 +1,7 @@
 """Paths of the scripts in this folder, which are run by themselves: import it first.
 
-They live apart from `benchmarks/transformers.py`, which Python would else find instead of the package of that name.
+The scripts on transformers live apart from `benchmarks/transformers.py`, which Python would else find instead of the
+package of that name; those in `precision/` have a link to this file.
 """
 
 from __future__ import annotations

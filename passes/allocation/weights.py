@@ -19,9 +19,6 @@ def rounded_weights(weight: Array, axis: int, precision: Precision) -> Array:
 
     Returns:
         float32, the shape of `weight`.
-
-    Raises:
-        UsageError: bits that weights cannot have.
     """
     given = np.asarray(weight, np.float32)
     q = weight_qparams(given, axis, precision.weights, "auto", groups=_groups(weight.shape, axis, precision))
@@ -40,5 +37,5 @@ def multipliers(shape: tuple[int, ...], axis: int, precision: Precision) -> int:
 def _groups(shape: tuple[int, ...], axis: int, precision: Precision) -> tuple[int, int] | None:
     """(axis, size) of the groups, as insert-fake-quant has them; None where a channel has one scale."""
     along = 1 - axis
-    fits = precision.group and 0 <= along < len(shape) and shape[along] > precision.group
+    fits = precision.group and precision.weights < 8 and 0 <= along < len(shape) and shape[along] > precision.group
     return (along, precision.group) if fits else None
