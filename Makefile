@@ -1,10 +1,12 @@
-# make demo | test | test-all | bench | sanitize | clean.   PYTHON, VENV and PIP_FLAGS may be given: make demo PYTHON=python3.12
+# make demo | test | test-all | bench | sanitize | clean.   PYTHON, VENV, PIP_FLAGS and PARALLEL may be given: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) --constraint constraints.txt
+# A test process a core, four at most: each holds a torch and an ONNX Runtime. PARALLEL= runs them in one.
+PARALLEL ?= --numprocesses=logical --maxprocesses=4 --dist=worksteal
 KERNEL_SOURCES := $(shell find kernels -name CMakeLists.txt -o -name '*.cpp' -o -name '*.h')
 
 .PHONY: demo test test-all bench sanitize clean
@@ -26,10 +28,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(INSTALLED) $(REAL_MODELS) $(RAY)
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(PARALLEL) -m ""
 
 # All run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
 bench: $(INSTALLED) $(PEERS) $(REAL_MODELS)
