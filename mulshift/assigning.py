@@ -21,6 +21,7 @@ from mulshift.passes.allocation.choice import Assignment
 from mulshift.passes.allocation.costs import LATENCY
 from mulshift.passes.allocation.front import Point, pareto
 from mulshift.passes.allocation.groups import integer_names
+from mulshift.passes.allocation.job import NEAREST, OUTPUTS
 from mulshift.passes.allocation.measurements import Measurements
 from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.assign_precision import AssignPrecision
@@ -31,6 +32,8 @@ from mulshift.sources import ModelSource, find_function, user_code
 from mulshift.user_cache import cache_folder
 
 STEP, BEFORE = "assign-precision", "insert-fake-quant"
+LEARNED = ("round-weights", "gptq", "adaround", "flexround", "decoupleq")
+"""Passes that round weights by what that does to the outputs."""
 WORKSPACE = "allocation"
 
 
@@ -127,6 +130,7 @@ def assign(
             budgets=budgets,
             candidates=candidates,
             sensitivity=sensitivity,
+            rounding=rounding_of(loaded),
             solver=solver,
             latencies=None if times is None else times.seconds,
             model_latency=0.0 if times is None else times.model,
@@ -162,6 +166,11 @@ def before_quantization(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"passes": recipe.passes[: min(ends)]})
 
 
+def rounding_of(recipe: Recipe) -> str:
+    """How a recipe rounds weights, as `assign-precision` takes it."""
+    return OUTPUTS if any(step.name in LEARNED for step in recipe.passes) else NEAREST
+
+
 def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
     """The recipe with `assign-precision` before insert-fake-quant, or with these budgets where it has it already.
 
@@ -174,7 +183,7 @@ def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
     """
     if not budgets:
         return recipe
-    options = {"budgets": list(budgets)}
+    options: dict[str, Any] = {"budgets": list(budgets)}
     names = [step.name for step in recipe.passes]
     if STEP in names:
         at = names.index(STEP)
@@ -183,6 +192,7 @@ def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
         steps = [*recipe.passes[:at], step.model_copy(update={"options": rest | options}), *recipe.passes[at + 1 :]]
     else:
         at = len(before_quantization(recipe).passes)
+        options["rounding"] = rounding_of(recipe)
         made = Step.model_validate({"pass": STEP, "options": options})
         steps = [*recipe.passes[:at], made, *recipe.passes[at:]]
     return recipe.model_copy(update={"passes": tuple(steps)})

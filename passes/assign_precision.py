@@ -15,7 +15,7 @@ from mulshift.passes.allocation.budget import parse_budgets
 from mulshift.passes.allocation.candidates import DEFAULT, KINDS, Candidate, parse_candidates
 from mulshift.passes.allocation.choice import Assignment, choose
 from mulshift.passes.allocation.costs import Latencies
-from mulshift.passes.allocation.measurements import How, Measurements, measure
+from mulshift.passes.allocation.measurements import MOMENT_SAMPLES, How, Measurements, measure
 from mulshift.passes.allocation.metric import Evaluate, within_metrics
 from mulshift.passes.allocation.solvers import SOLVERS
 from mulshift.passes.base import Contract, Pass
@@ -35,6 +35,8 @@ class AssignPrecision(Pass):
         budgets: `size=0.6` or `bops=0.5` of all w8a8, `size=3.2MB`, `latency=5ms`; none leaves all at their best.
         candidates: that each group may have.
         sensitivity: "gradient", "hessian", "kl" or "sqnr".
+        rounding: of the weights as losses see them: "nearest", or "outputs" where a later pass rounds them by what that
+            does to the outputs (`mulshift.compile` and `mulshift.assign` look at the recipe).
         solver: "ilp", "greedy", "baq", "zeroq", "uniform" or "in-order".
         skip: names of products, or patterns with *, that get no precision of their own.
         given: product -> candidate that decides without measuring, as an earlier run wrote it.
@@ -42,7 +44,7 @@ class AssignPrecision(Pass):
         model_latency: seconds of the whole model at 8 bits, likewise.
         minimize: cost to minimise under a budget on a metric, where no budget on a cost is given.
         evaluate: function of what runs a model that gives metrics, name -> value; for budgets as `top1=-1.0`.
-        count: samples that losses are measured on.
+        count: samples that losses are measured on; rounding "outputs" reads up to 48 more.
         probes: random vectors a sample, of "gradient" and "hessian".
         samples: feeds of the graph inputs.
         seed: of the random vectors.
@@ -61,6 +63,7 @@ class AssignPrecision(Pass):
     budgets: Sequence[str] = ()
     candidates: Sequence[str] = DEFAULT
     sensitivity: str = "gradient"
+    rounding: str = "nearest"
     solver: str = "ilp"
     skip: Sequence[str] = ()
     given: Mapping[str, str] | None = None
@@ -103,9 +106,9 @@ class AssignPrecision(Pass):
     def _measure(self, model: ir.Model) -> Measurements:
         how = How(
             self.sensitivity, self.count, self.probes, self.seed, self.jobs, self.executor,
-            None if self.workspace is None else Path(self.workspace),
+            None if self.workspace is None else Path(self.workspace), self.rounding,
         )  # fmt: skip
-        samples = list(islice(self.samples, self.count))
+        samples = list(islice(self.samples, self.count + MOMENT_SAMPLES))
         for i, feeds in enumerate(samples):
             check_feeds(model.graph, feeds, f"calibration sample {i}")
         measured = measure(model, samples, parse_candidates(self.candidates), how, self.skip, self.progress)

@@ -11,7 +11,7 @@ from typing import Any
 from cache import CACHE, cached, ours
 from cases import Case, Run, as_run
 
-from mulshift.assigning import before_quantization
+from mulshift.assigning import before_quantization, rounding_of
 from mulshift.determinism import one_torch_thread
 from mulshift.ir import Level, load
 from mulshift.passes.allocation.candidates import parse_candidates
@@ -53,7 +53,8 @@ class Prepared:
 
     def measured(self, sensitivity: str = "gradient") -> Measurements:
         """The table, from build/ if it was measured before."""
-        how = How(sensitivity, COUNT[self.quick], PROBES, workspace=CACHE / "allocation")
+        rounding = rounding_of(self.recipe)
+        how = How(sensitivity, COUNT[self.quick], PROBES, workspace=CACHE / "allocation", rounding=rounding)
         with one_torch_thread():
             return measure(self.graph, self.case.calibration, parse_candidates(CANDIDATES), how)
 

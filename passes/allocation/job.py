@@ -19,7 +19,9 @@ from mulshift.passes.allocation.groups import Group, Product
 from mulshift.passes.allocation.simulation import Range, Simulation, round_product
 
 MODEL, WEIGHTS, JOB, SAMPLES, ROUNDED = "model.onnx", "model.onnx.data", "job.json", "samples", "rounded"
-FORMAT = 1
+FORMAT = 2
+NEAREST, OUTPUTS = ROUNDINGS = ("nearest", "outputs")
+"""To the nearest number of the format, or so that the layer's outputs change least (`output_rounding`)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Job:
         samples: how many.
         probes: random vectors a sample, where a sensitivity draws some.
         seed: of those.
+        rounding: how weights are rounded, one of ROUNDINGS.
     """
 
     groups: tuple[Group, ...]
@@ -43,6 +46,7 @@ class Job:
     samples: int
     probes: int
     seed: int
+    rounding: str = NEAREST
 
     def text(self) -> str:
         """JSON."""
@@ -54,6 +58,7 @@ class Job:
             "samples": self.samples,
             "probes": self.probes,
             "seed": self.seed,
+            "rounding": self.rounding,
         }
         return json.dumps(plain, indent=1)
 
@@ -138,10 +143,19 @@ class Bench:
 
     def rounded(self, product: Product, candidate: Candidate) -> Array:
         """Rounded weights, computed by the first process that needs them and read from its file by all."""
-        precision = candidate.precision
-        key = f"{product.weights} w{precision.weights} g{precision.group} {candidate.kind}"
-        path = self.folder / ROUNDED / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+        path = rounded_path(self.folder, product, candidate)
         if not path.is_file():
-            made = round_product(self.model, product, candidate)
-            write_whole(path, lambda file: np.save(file, made))
+            keep_rounded(path, round_product(self.model, product, candidate))
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def rounded_path(folder: Path, product: Product, candidate: Candidate) -> Path:
+    """Where the rounded weights of a product are; activations have no part in them."""
+    precision = candidate.precision
+    key = f"{product.weights} w{precision.weights} g{precision.group} {candidate.kind}"
+    return folder / ROUNDED / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+
+
+def keep_rounded(path: Path, made: Array) -> None:
+    """Write them, or nothing."""
+    write_whole(path, lambda file: np.save(file, made))

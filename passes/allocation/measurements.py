@@ -11,16 +11,30 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from mulshift.ir import DataError, Feeds, UsageError
+from mulshift.ir import Array, DataError, Feeds, UsageError
 from mulshift.passes.allocation.candidates import REFERENCE, Candidate, Candidates
 from mulshift.passes.allocation.costs import COSTS, LATENCY, Facts, Latencies, count_macs
 from mulshift.passes.allocation.executors import find_executor
 from mulshift.passes.allocation.files import append, read_journal, write_whole
-from mulshift.passes.allocation.groups import Group, find_products, group_products
-from mulshift.passes.allocation.job import JOB, Job, job_key, product_from, save_job
+from mulshift.passes.allocation.groups import Group, Product, find_products, group_products
+from mulshift.passes.allocation.job import (
+    JOB,
+    NEAREST,
+    OUTPUTS,
+    ROUNDINGS,
+    Job,
+    job_key,
+    keep_rounded,
+    product_from,
+    rounded_path,
+    save_job,
+)
+from mulshift.passes.allocation.output_rounding import round_by_outputs
 from mulshift.passes.allocation.sensitivity import find_sensitivity
-from mulshift.passes.allocation.simulation import ranges_of
+from mulshift.passes.allocation.simulation import Simulation, ranges_of
 
+MOMENT_SAMPLES = 48
+"""On which weights are rounded: others than those that losses are measured on, or the losses would be too small."""
 JOURNAL, RESULT = "results.jsonl", "measurements.json"
 
 Tell: TypeAlias = Callable[[int, int | None], None]
@@ -98,6 +112,8 @@ class How:
         executor: row of EXECUTORS.
         workspace: folder that keeps what is finished, for a run that was killed and for other budgets; None keeps
             nothing.
+        rounding: of the weights: "nearest", or "outputs" where a later pass rounds by what that does to the outputs.
+            "hessian" sees weights alone and knows only the nearest.
     """
 
     sensitivity: str = "gradient"
@@ -107,9 +123,12 @@ class How:
     jobs: int = 1
     executor: str = "local"
     workspace: Path | None = None
+    rounding: str = NEAREST
 
     def __post_init__(self) -> None:
         find_sensitivity(self.sensitivity)
+        if self.rounding not in ROUNDINGS:
+            raise UsageError("assign-precision", f"rounding is '{self.rounding}'", f"use {' or '.join(ROUNDINGS)}")
         find_executor(self.executor)
         for name, value in (("count", self.count), ("probes", self.probes), ("jobs", self.jobs)):
             if value < 1:
@@ -128,7 +147,7 @@ def measure(
 
     Args:
         model: left as it is.
-        samples: at least one; the first `how.count` are used.
+        samples: at least one; losses are measured on the first `how.count`, weights rounded on MOMENT_SAMPLES more.
         candidates: that each group may have.
         how: see there.
         skip: names of products, or patterns, that keep w8a8.
@@ -147,15 +166,16 @@ def measure(
     ranges = ranges_of(model.graph, products)
     if not ranges:
         raise UsageError("assign-precision", "no value has a range", "run calibrate first")
-    used = list(samples[: how.count])
+    used, others = list(samples[: how.count]), list(samples[how.count : how.count + MOMENT_SAMPLES])
     groups = group_products(products, candidates)
-    job = Job(groups, candidates, ranges, how.sensitivity, len(used), how.probes, how.seed)
+    rounding = how.rounding if find_sensitivity(how.sensitivity).sees_outputs else NEAREST
+    job = Job(groups, candidates, ranges, how.sensitivity, len(used), how.probes, how.seed, rounding)
     macs = count_macs(model, products, used[0])
     if how.workspace is not None:
-        loss = _loss(model, used, job, how, how.workspace / job_key(model, used, job), progress)
+        loss = _loss(model, (used, others), job, how, how.workspace / job_key(model, [*used, *others], job), progress)
     else:
         with TemporaryDirectory(prefix="mulshift-allocation-") as folder:
-            loss = _loss(model, used, job, how, Path(folder), progress)
+            loss = _loss(model, (used, others), job, how, Path(folder), progress)
     return Measurements(groups, candidates, how.sensitivity, never_better(loss, candidates), macs)
 
 
@@ -175,14 +195,21 @@ def never_better(loss: Mapping[str, Mapping[str, float]], candidates: Candidates
 
 
 def _loss(
-    model: ir.Model, samples: Sequence[Feeds], job: Job, how: How, folder: Path, progress: Tell | None
+    model: ir.Model,
+    samples: tuple[Sequence[Feeds], Sequence[Feeds]],
+    job: Job,
+    how: How,
+    folder: Path,
+    progress: Tell | None,
 ) -> Mapping[str, Mapping[str, float]]:
     done = folder / RESULT
     if done.is_file():
         found: dict[str, dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
         return found
     if not (folder / JOB).is_file():
-        save_job(folder, model, samples, job)
+        save_job(folder, model, samples[0], job)
+    if job.rounding == OUTPUTS:
+        _round(folder, model, samples[1] or samples[0], job)
     sensitivity, journal = find_sensitivity(how.sensitivity), folder / JOURNAL
     results = read_journal(journal)
     tasks = sensitivity.tasks(job)
@@ -198,6 +225,18 @@ def _loss(
     write_whole(done, json.dumps(loss, indent=1, allow_nan=False))
     _tidy(folder, (RESULT,))
     return loss
+
+
+def _round(folder: Path, model: ir.Model, samples: Sequence[Feeds], job: Job) -> None:
+    """Put the rounded weights where tasks look for them; a run that was killed goes on."""
+    products = {p.weights: p for g in job.groups for p in g.products}
+    different = {(c.precision.weights, c.precision.group, c.kind): c for c in job.candidates}.values()
+    left = [p for p in products.values() if not all(rounded_path(folder, p, c).is_file() for c in different)]
+
+    def keep(product: Product, candidate: Candidate, made: Array) -> None:
+        keep_rounded(rounded_path(folder, product, candidate), made)
+
+    round_by_outputs(Simulation(model, job.groups, job.ranges), left, different, samples, keep)
 
 
 def _tidy(folder: Path, kept: Iterable[str]) -> None:

@@ -21,20 +21,20 @@ def rounded_weights(weight: Array, axis: int, precision: Precision) -> Array:
         float32, the shape of `weight`.
     """
     given = np.asarray(weight, np.float32)
-    q = weight_qparams(given, axis, precision.weights, "auto", groups=_groups(weight.shape, axis, precision))
+    q = weight_qparams(given, axis, precision.weights, "auto", groups=groups_of(weight.shape, axis, precision))
     return q.dequantize(q.quantize(given))
 
 
 def multipliers(shape: tuple[int, ...], axis: int, precision: Precision) -> int:
     """Numbers stored for groups; the scale of a channel belongs to its requantization, whatever the bits."""
-    groups = _groups(shape, axis, precision)
+    groups = groups_of(shape, axis, precision)
     if groups is None:
         return 0
     along, size = groups
     return int(np.prod(shape)) // max(shape[along], 1) * -(-shape[along] // size)
 
 
-def _groups(shape: tuple[int, ...], axis: int, precision: Precision) -> tuple[int, int] | None:
+def groups_of(shape: tuple[int, ...], axis: int, precision: Precision) -> tuple[int, int] | None:
     """(axis, size) of the groups, as insert-fake-quant has them; None where a channel has one scale."""
     along = 1 - axis
     fits = precision.group and precision.weights < 8 and 0 <= along < len(shape) and shape[along] > precision.group

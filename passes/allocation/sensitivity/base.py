@@ -13,9 +13,14 @@ Table = dict[str, dict[str, float]]
 
 
 class Sensitivity(ABC):
-    """One way to predict what a candidate costs in quality."""
+    """One way to predict what a candidate costs in quality.
+
+    Attributes:
+        sees_outputs: whether it is about what products make, so that it sees what a learned rounding gains.
+    """
 
     name: ClassVar[str]
+    sees_outputs: ClassVar[bool] = True
 
     @abstractmethod
     def tasks(self, job: Job) -> list[str]:

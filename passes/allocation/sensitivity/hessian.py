@@ -20,6 +20,7 @@ class Hessian(EachSample):
     """
 
     name: ClassVar[str] = "hessian"
+    sees_outputs: ClassVar[bool] = False
 
     def run(self, bench: Bench, task: str) -> Any:
         """A table for one sample."""
