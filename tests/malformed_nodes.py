@@ -41,22 +41,23 @@ def draft(base: str) -> Draft:
     """x [1, 5, 5, 6] to 20 channels (depthwise: to 6), or [3, 6] to 20; every stage."""
     rng = np.random.default_rng(1)
     a: dict[str, Any] = {"x_zero_point": 7, "layout": packing.K4N16, **output(U8, 0, 255, 3)}
-    channels, bits = 6 if base == "DepthwiseNhwc" else 20, int(base.partition("Int")[2][:1] or 8)
+    channels, bits = 6 if base.startswith("DepthwiseNhwc") else 20, int(base.partition("Int")[2][:1] or 8)
     if base.startswith("GemmPacked"):
         depth = 8 if bits == 1 else 6
         x, w = rng.integers(0, 256, (3, depth)), _weights(rng, (depth, 20), bits)
         packed, shape = packing.pack_gemm(w.astype(S8)), (3, 20)
     else:
-        inner = 1 if base == "DepthwiseNhwc" else 6
-        x = rng.integers(0, 256, (1, 6, 5, 5) if base == "ConvFromNchw" else (1, 5, 5, 6))
-        inner = 8 if bits == 1 else inner
-        x = rng.integers(0, 256, (1, 5, 5, 8)) if bits == 1 else x
+        depthwise, read = base.startswith("DepthwiseNhwc"), 8 if bits == 1 and channels == 20 else 6
+        inner = 1 if depthwise else read
+        x = rng.integers(0, 256, (1, read, 5, 5) if base.startswith("ConvFromNchw") else (1, 5, 5, read))
         w, shape = _weights(rng, (channels, inner, 3, 3), bits), (1, 3, 3, channels)
-        a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 6 // inner or 1}
-        packed = packing.pack_taps(w.astype(S8)) if inner == 1 else packing.pack_conv(w.astype(S8), 1)
-        a["layout"] = packing.TAPS if inner == 1 else packing.K4N16
+        a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": read // inner}
+        packed = packing.pack_taps(w.astype(S8)) if depthwise else packing.pack_conv(w.astype(S8), 1)
+        a["layout"] = packing.TAPS if depthwise else packing.K4N16
     if base.endswith("Blocks"):
         packed, a["layout"] = low_bits.pack_blocks(packed, 16), low_bits.BLOCKS
+    elif bits < 8 and base.startswith("DepthwiseNhwc"):
+        packed, a["layout"] = low_bits.pack_low_taps(packed, bits), low_bits.LOW_TAPS[bits]
     elif bits < 8:
         packed, a["layout"] = low_bits.pack_bits(packed, bits), low_bits.LOW_BITS[bits]
     a["w_shape"] = list(w.shape)
@@ -217,7 +218,15 @@ def _overflowing(d: Draft) -> None:
 
 def malformed() -> Iterator[tuple[str, Draft, str]]:
     """(what is wrong, node, part of the message); "" where ONNX Runtime itself may say it."""
-    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked", "GemmPackedInt4", "GemmPackedInt4Blocks"):
+    for base in (
+        "ConvNhwc",
+        "ConvFromNchw",
+        "DepthwiseNhwc",
+        "GemmPacked",
+        "GemmPackedInt4",
+        "GemmPackedInt4Blocks",
+        "DepthwiseNhwcInt4",
+    ):
         kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
         if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):
             kinds = kinds | BLOCKS

@@ -209,6 +209,9 @@ def _packed(packed: Array, base: str, a: dict[str, Any], rng: Rng) -> Array:
         made = low_bits.pack_blocks(packed, int(_pick(rng, [8, 16, 32])))
         assert made is not None
         return made
+    if bits < 8 and base.startswith("DepthwiseNhwc"):
+        a["layout"] = low_bits.LOW_TAPS[bits]
+        return low_bits.pack_low_taps(packed, bits)
     if bits < 8:
         a["layout"] = low_bits.LOW_BITS[bits]
         return low_bits.pack_bits(packed, bits)
@@ -218,7 +221,7 @@ def _packed(packed: Array, base: str, a: dict[str, Any], rng: Rng) -> Array:
 def _weights(rng: Rng, shape: tuple[int, ...], base: str) -> Array:
     _, bits, in_blocks = _form(base)
     if in_blocks:
-        columns = (shape[0], 1, 1, 1) if base.startswith("ConvNhwc") else shape[-1:]
+        columns = shape[-1:] if base.startswith("GemmPacked") else (shape[0], 1, 1, 1)
         return np.asarray(rng.integers(-8, 8, shape) * rng.integers(1, 16, columns), S8)
     if bits == 1:
         return np.asarray(rng.choice([-1, 1], shape), S8)
@@ -250,7 +253,7 @@ def _conv(base: str, a: dict[str, Any], rng: Rng) -> Any:
     _window(a, rng, group, kernel, plain=winograd)
     inner = 4 * inner if base.endswith("Int1") else inner
     w = _weights(rng, (group * out, inner, *kernel), base)
-    nchw = base == "ConvFromNchw"
+    nchw = base.startswith("ConvFromNchw")
     return w, packing.pack_conv(w, group), _images(a, kernel, group * inner, nchw), _positions(a, kernel, nchw)
 
 

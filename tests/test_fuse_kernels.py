@@ -296,6 +296,30 @@ def test_weights_that_fit_few_bits_are_packed_to_them(bits: int, name: str, rows
     assert [v.shape for v in packed.values() if v is not None] == [(1, 2, rows, 16, 4), (1, 3, rows, 16, 4)]
 
 
+@pytest.mark.parametrize(("bits", "name", "bytes_"), [(4, "Int4", 8), (2, "Int2", 4), (1, "Int1", 2)])
+def test_taps_and_first_convolutions_in_few_bits_too(bits: int, name: str, bytes_: int) -> None:
+    """Those whose sums no padding fills: one bit needs no zero in a depthwise convolution."""
+    text = "(float[1,3,6,6] x) => (float[1,16,2,2] y) { a = Conv(x, w) r = Relu(a) y = Conv<group=16>(r, v) }"
+    rng, most = np.random.default_rng(bits), max(1, 2 ** (bits - 1) - 1)
+    given = {}
+    for key, shape in {"w": (16, 3, 3, 3), "v": (16, 1, 3, 3)}.items():
+        steps = rng.choice([-1, 1], shape) if bits == 1 else rng.integers(-most, most + 1, shape)
+        given[key] = steps.astype(np.float32)
+    feeds = {"x": g.normal(1, 3, 6, 6)}
+    integer = g.lower(g.qdq(g.graph(text, given), feeds))
+    for node in integer.graph:
+        w = constant(node.inputs[1]) if node.op_type in ("Conv", "ConvAccumulate") else None
+        if w is not None:
+            narrow = np.where(w < 0, -1, 1) if bits == 1 else w >> (8 - bits)
+            node.replace_input_with(1, add_initializer(integer.graph, f"{node.name}.narrow", narrow.astype(np.int8)))
+    found, _ = fuse(integer, feeds)
+    packed = {n.op_type: n.inputs[1] for n in found.graph if "Conv" in n.op_type or "Depthwise" in n.op_type}
+    first = "ConvFromNchwInt2" if bits == 1 else f"ConvFromNchw{name}"  # 27 products: one is padded with 0
+    assert [*packed] == [first, f"DepthwiseNhwc{name}Accumulate"]
+    taps = packed[f"DepthwiseNhwc{name}Accumulate"]
+    assert taps is not None and taps.shape == (9, bytes_)
+
+
 def test_equal_weights_are_packed_once() -> None:
     given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
     integer = g.lower(g.qdq(g.graph(f"{FIRST} b = Conv(a, v) m = Conv(b, v) y = Conv(m, w2) }}", given), X))
@@ -309,7 +333,7 @@ def test_equal_weights_are_packed_once() -> None:
 def test_an_average_pool_gets_one_bias_a_channel() -> None:
     text = "(float[1,3,8,8] x) => (float[1,3,4,4] y) { y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(x) }"
     found, _ = fuse(g.lower(g.qdq(g.graph(text), X)), X)
-    node = next(n for n in found.graph if n.op_type == "DepthwiseNhwc")
+    node = next(n for n in found.graph if n.op_type == "DepthwiseNhwcInt1")  # its weights are ones
     assert [v.shape for v in node.inputs[2:] if v is not None] == [(3,), (1,), (1,)]
 
 

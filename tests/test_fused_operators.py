@@ -99,6 +99,11 @@ def test_taps_come_back(channels: int, height: int, width: int) -> None:
     packed = packing.pack_taps(w)
     assert packed.shape == (height * width, channels)
     assert np.array_equal(packing.unpack_taps(packed, w.shape), w)
+    for bits in low_bits.LOW_TAPS:
+        few = packing.pack_taps(np.where(w < 0, -1, 1).astype(S8) if bits == 1 else w >> (8 - bits))
+        rows = low_bits.pack_low_taps(few, bits)
+        assert rows.shape == (height * width, -(-channels * bits // 8))
+        assert np.array_equal(low_bits.unpack_low_taps(rows, bits, channels), few)
 
 
 def test_where_a_weight_lies() -> None:
@@ -111,7 +116,7 @@ def test_where_a_weight_lies() -> None:
 
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
-    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 12 * 9
+    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 19 * 9
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
 
 
@@ -127,6 +132,9 @@ class Product:
         self.channels = make(plain)
         if self.in_blocks:
             self.w, self.attributes["layout"] = low_bits.pack_blocks(self.w, 8), low_bits.BLOCKS
+        elif self.bits < 8 and plain == "DepthwiseNhwc":
+            self.w = low_bits.pack_low_taps(self.w, self.bits)
+            self.attributes["layout"] = low_bits.LOW_TAPS[self.bits]
         elif self.bits < 8:
             self.w, self.attributes["layout"] = low_bits.pack_bits(self.w, self.bits), low_bits.LOW_BITS[self.bits]
         self.attributes |= output(kind, z)
@@ -161,7 +169,7 @@ class Product:
     def _depthwise(self, base: str) -> int:
         channels = int(self.rng.integers(2, 40))
         self._window(False, channels, channels)
-        w = integers(self.rng, S8, channels, 1, *self.kernel)
+        w = self._weights(channels, 1, *self.kernel)
         self.w = packing.pack_taps(w)
         self.attributes |= {"w_shape": list(w.shape), "layout": packing.TAPS}
         return channels

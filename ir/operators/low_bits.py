@@ -4,6 +4,7 @@
 2, 4 or 8 steps, the first one lowest, as field w + 8, w + 2 or (w + 1) / 2.
 `k4n16s4b`, u8 [G, P, B, 16 + 8 * block]: blocks of k, each a multiplier m of 16 columns and then rows as in k4n16s4 of
 fields v + 8, where w = m * v. `block` is a multiple of 8, B = ceil(K / block).
+`taps4`, `taps2`, `taps1`, u8 [kh * kw, ceil(C * bits / 8)]: taps with the same fields, several channels in a byte.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from mulshift.ir.types import Array
 
 LOW_BITS = {4: "k4n16s4", 2: "k4n16s2", 1: "k4n16s1"}
 """Layouts by bits of a weight."""
+LOW_TAPS = {4: "taps4", 2: "taps2", 1: "taps1"}
+"""Those of depthwise convolutions."""
 BLOCKS = "k4n16s4b"
 BLOCK_SIZES = (8, 16, 32, 64, 128, 256)
 """That are looked for; weights that do not fit one fit none after it."""
 _LOWEST, _HIGHEST = {4: -8, 2: -2}, {4: 7, 2: 1}
 
 
-def _fields(bits: int, packed: str) -> str:
-    """Statements from `packed` u8 [G, P, R, 16, 4] to `centred` s32 [G, P, R, 8 / bits, 16, 4]."""
+def _fields(bits: int, packed: str, axis: int = 3, rank: int = 6) -> str:
+    """Statements from `packed` u8 [G, P, R, 16, 4] to `centred` s32 [G, P, R, 8 / bits, 16, 4]; or of another axis."""
     shifts = list(range(0, 8, bits))
+    shape = ",".join(str(len(shifts)) if i == axis else "1" for i in range(rank))
     doubled = "Add (numbers, numbers)" if bits == 1 else "Identity (numbers)"
     return f"""
-  step_axis = Constant <value_ints = [3]> ()
+  step_axis = Constant <value_ints = [{axis}]> ()
   w_rows = Unsqueeze ({packed}, step_axis)
-  shifts = Constant <value = uint8[1,1,1,{len(shifts)},1,1] {{{", ".join(map(str, shifts))}}}> ()
+  shifts = Constant <value = uint8[{shape}] {{{", ".join(map(str, shifts))}}}> ()
   shifted = BitShift <direction = "RIGHT"> (w_rows, shifts)
   mask = Constant <value = uint8 {{{2**bits - 1}}}> ()
   fields = BitwiseAnd (shifted, mask)
@@ -70,6 +74,20 @@ def steps_text(bits: int) -> str:
     return _fields(bits, "w") + "  wide = Identity (centred)\n" + _TO_STEPS
 
 
+def taps_text(bits: int) -> str:
+    """The same of LOW_TAPS: w, and the plain shape in @w_shape -> w_taps, s8 [kh * kw, C]."""
+    return f"""{_fields(bits, "w", 2, 3)}
+  narrow = Cast <to = 3> (centred)
+  to_taps = Constant <value_ints = [0, -1]> ()
+  padded_taps = Reshape (narrow, to_taps)
+  plain = Constant <value_ints: ints = @w_shape> ()
+  at_0 = Constant <value_ints = [0]> ()
+  at_1 = Constant <value_ints = [1]> ()
+  channel_count = Slice (plain, at_0, at_1)
+  w_taps = Slice (padded_taps, at_0, channel_count, at_1)
+"""
+
+
 BLOCKS_TEXT = _BLOCK_ROWS + _fields(4, "w_packed") + _BLOCK_PRODUCTS + _TO_STEPS
 """The same of BLOCKS."""
 
@@ -105,6 +123,21 @@ def unpack_bits(rows: Array, bits: int) -> Array:
     fields = (rows[:, :, :, None] >> shifts & (2**bits - 1)).astype(np.int8)
     w = 2 * fields - 1 if bits == 1 else fields - 2 ** (bits - 1)
     return np.asarray(w.astype(np.int8).reshape(*rows.shape[:2], -1, *rows.shape[3:]))
+
+
+def pack_low_taps(taps: Array, bits: int) -> Array:
+    """taps s8 [T, C] -> LOW_TAPS[bits], u8 [T, ceil(C * bits / 8)]."""
+    return pack_bits(_as_steps(taps), bits).reshape(len(taps), -1)
+
+
+def unpack_low_taps(rows: Array, bits: int, channels: int) -> Array:
+    """The inverse: s8 [T, channels]."""
+    return unpack_bits(_as_steps(rows), bits).reshape(len(rows), -1)[:, :channels]
+
+
+def _as_steps(taps: Array) -> Array:
+    """[T, C] -> [1, T, C, 1, 1]: a channel in the place of a step."""
+    return taps[None, :, :, None, None]
 
 
 def pack_blocks(packed: Array, block: int) -> Array | None:

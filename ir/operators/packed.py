@@ -7,7 +7,7 @@ Bases: ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked are Conv and Gemm (sect
 and each has a form NAMEAccumulate (x, w, bias) -> acc s32. x: u8, [N, H, W, C] ([N, C, H, W] for ConvFromNchw; [..., K]
 for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain shape, [O, C/G, kh, kw] or [K, N];
 `packing` has the layouts. ConvNhwcInt4, GemmPackedInt2 and the like have weights of 4, 2 or 1 bits,
-ConvNhwcInt4Blocks and GemmPackedInt4Blocks 4 bits times a multiplier a block: `low_bits`, w u8.
+ConvNhwcInt4Blocks and the like 4 bits times a multiplier a block: `low_bits`, w u8.
 
 A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
 """
@@ -22,7 +22,16 @@ import numpy as np
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.epilogue import EPILOGUES, with_epilogue
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
-from mulshift.ir.operators.low_bits import BLOCKS_TEXT, LOW_BITS, steps_text, unpack_bits, unpack_blocks
+from mulshift.ir.operators.low_bits import (
+    BLOCKS_TEXT,
+    LOW_BITS,
+    LOW_TAPS,
+    steps_text,
+    taps_text,
+    unpack_bits,
+    unpack_blocks,
+    unpack_low_taps,
+)
 from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
 from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
 from mulshift.ir.types import Array
@@ -73,9 +82,10 @@ _GEMM_WEIGHTS = f"""{_NUMBERS}
 _STEPS = "  w_steps = Identity (w)\n"
 """k4n16 as it is."""
 
+_TAPS = "  w_taps = Identity (w)\n"
 _TAPS_WEIGHTS = """
   shape = Constant <value_ints: ints = @w_shape> ()
-  channels = Transpose <perm = [1, 0]> (w)
+  channels = Transpose <perm = [1, 0]> (w_taps)
   w_plain = Reshape (channels, shape)
 """
 
@@ -91,7 +101,7 @@ class _Base:
         unpack: the same in Python.
         x_perm, y_perm: Transpose before and after, None for none.
         channel: shape of bias, b and c in the plain operator.
-        steps: statements that make w_steps, s8 k4n16, of w.
+        steps: statements that make w_steps, s8 k4n16, of w; for taps w_taps.
     """
 
     plain: Operator
@@ -126,6 +136,15 @@ def _low(base: _Base, bits: int) -> _Base:
     return replace(base, steps=steps_text(bits), unpack=unpack)
 
 
+def _low_taps(base: _Base, bits: int) -> _Base:
+    """The same base of taps with weights of so many bits."""
+
+    def unpack(a: Attributes, w: Array) -> Array:
+        return base.unpack(a, unpack_low_taps(w, bits, a["w_shape"][0]))
+
+    return replace(base, steps=taps_text(bits), unpack=unpack)
+
+
 def _in_blocks(base: _Base) -> _Base:
     """The same base with weights of 4 bits times a multiplier a block."""
 
@@ -140,12 +159,13 @@ _BASES = {
     "ConvNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, _NCHW, _NHWC, _PER_CHANNEL),
     "ConvFromNchw": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, None, _NHWC, _PER_CHANNEL),
     "DepthwiseNhwc": _Base(
-        CONV, CONV_ACCUMULATE, _WINDOW, _TAPS_WEIGHTS, _taps_weights, _NCHW, _NHWC, _PER_CHANNEL, steps=""
+        CONV, CONV_ACCUMULATE, _WINDOW, _TAPS_WEIGHTS, _taps_weights, _NCHW, _NHWC, _PER_CHANNEL, steps=_TAPS
     ),
     "GemmPacked": _Base(GEMM, GEMM_ACCUMULATE, (), _GEMM_WEIGHTS, _gemm_weights, None, None, (-1,)),
 }
-_MATRICES = ("ConvNhwc", "GemmPacked")
+_MATRICES = ("ConvNhwc", "ConvFromNchw", "GemmPacked")
 _BASES |= {f"{name}Int{bits}": _low(_BASES[name], bits) for name in _MATRICES for bits in LOW_BITS}
+_BASES |= {f"DepthwiseNhwcInt{bits}": _low_taps(_BASES["DepthwiseNhwc"], bits) for bits in LOW_TAPS}
 _BASES |= {f"{name}Int4Blocks": _in_blocks(_BASES[name]) for name in _MATRICES}
 
 

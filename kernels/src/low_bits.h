@@ -6,6 +6,8 @@
 //
 // In blocks of k a row of 16 multipliers comes before the rows of a block, of 4 bits: w = m * (field - 8), which fits s8.
 //
+// Taps of a depthwise convolution (depthwise.h) are packed along channels: field ch % (8 / BITS) of byte ch / (8 / BITS).
+//
 // Layouts    packed: u8 [panel][rows][64], or [panel][blocks][16 + 64 * rows of a block]; unpacked: s8 [panel][k4][64].
 #ifndef MULSHIFT_SRC_LOW_BITS_H
 #define MULSHIFT_SRC_LOW_BITS_H
@@ -31,6 +33,13 @@ struct Packing {
     return count * (block ? block_bytes() : kStepBytes);
   }
 };
+
+// Weight `i` of a row of fields.
+inline int8_t weight_at(const uint8_t* packed, size_t i, int bits) {
+  const size_t in_byte = 8 / static_cast<size_t>(bits);
+  const int field = packed[i / in_byte] >> (i % in_byte * static_cast<size_t>(bits)) & ((1 << bits) - 1);
+  return static_cast<int8_t>(bits == 1 ? 2 * field - 1 : field - (1 << (bits - 1)));
+}
 
 // packed -> unpacked, exactly k4 steps a panel.
 using Unpack = void (*)(const uint8_t* packed, const Packing& packing, size_t k4, size_t panels, int8_t* unpacked);

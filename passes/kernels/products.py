@@ -13,7 +13,16 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import DOMAIN, Array, attribute, constant, ints
-from mulshift.ir.operators.low_bits import BLOCK_SIZES, BLOCKS, LOW_BITS, least_bits, least_blocks, pack_bits
+from mulshift.ir.operators.low_bits import (
+    BLOCK_SIZES,
+    BLOCKS,
+    LOW_BITS,
+    LOW_TAPS,
+    least_bits,
+    least_blocks,
+    pack_bits,
+    pack_low_taps,
+)
 from mulshift.ir.operators.packing import K4N16, TAPS, pack_conv, pack_gemm, pack_taps
 from mulshift.passes.kernels.relayout import Relayout, StaysError
 
@@ -34,11 +43,11 @@ def conv(state: Relayout, node: ir.Node) -> str:
     attributes: dict[str, Any] = {"w_shape": list(w.shape), "group": group, **_window(node, rank - 2)}
     x = node.inputs[0]
     if group > 1 and w.shape[:2] == (group, 1):
-        name, layout, packed = "DepthwiseNhwc", TAPS, pack_taps(w)
-    elif rank == 4 and w.shape[1] * group <= FEW_CHANNELS and not state.has_twin(x):
-        name, layout, packed = "ConvFromNchw", K4N16, pack_conv(w, group)
+        name, layout, packed = _taps_in_few_bits(w)
     else:
-        name, layout, packed = _in_few_bits("ConvNhwc", pack_conv(w, group), w, math.prod(w.shape[1:]))
+        few = rank == 4 and w.shape[1] * group <= FEW_CHANNELS and not state.has_twin(x)
+        kind = "ConvFromNchw" if few else "ConvNhwc"
+        name, layout, packed = _in_few_bits(kind, pack_conv(w, group), w, math.prod(w.shape[1:]))
     attributes["layout"], name = layout, _suffixed(name, node)
     held = _packed(state, node, f"{layout} {group}", layout, packed)
     moved = x if name.startswith("ConvFromNchw") else state.twin(x, node, rank)
@@ -71,6 +80,14 @@ def _in_few_bits(name: str, packed: Array, w: Array, depth: int) -> tuple[str, s
     if blocks is not None and blocks.nbytes < packed.nbytes:
         return f"{name}Int4Blocks", BLOCKS, blocks
     return name, K4N16, packed
+
+
+def _taps_in_few_bits(w: Array) -> tuple[str, str, Array]:
+    """The same of a depthwise convolution's; no sum is padded, so one bit always does."""
+    bits, taps = least_bits(w, 4), pack_taps(w)
+    if bits == 8:
+        return "DepthwiseNhwc", TAPS, taps
+    return f"DepthwiseNhwcInt{bits}", LOW_TAPS[bits], pack_low_taps(taps, bits)
 
 
 def _suffixed(name: str, node: ir.Node) -> str:

@@ -1,5 +1,5 @@
-// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits and in blocks; each with
-// any of the stages Add, Table, Requantize after it, and each as an accumulator alone.
+// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, with weights of 8, 4, 2 and 1 bits and (not depthwise) in blocks; each
+// with any of the stages Add, Table, Requantize after it, and each as an accumulator alone.
 //
 // inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
 #include "product.h"
@@ -37,7 +37,14 @@ enum Base : int {
   gemm_packed_int2,
   gemm_packed_int1,
   conv_nhwc_int4_blocks,
-  gemm_packed_int4_blocks
+  gemm_packed_int4_blocks,
+  conv_from_nchw_int4,
+  conv_from_nchw_int2,
+  conv_from_nchw_int1,
+  conv_from_nchw_int4_blocks,
+  depthwise_nhwc_int4,
+  depthwise_nhwc_int2,
+  depthwise_nhwc_int1
 };
 
 constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, false, 8, "k4n16"},
@@ -45,7 +52,11 @@ constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, fa
                            {false, false, false, 4, "k4n16s4"}, {false, false, false, 2, "k4n16s2"},
                            {false, false, false, 1, "k4n16s1"}, {true, false, false, 4, "k4n16s4"},
                            {true, false, false, 2, "k4n16s2"},  {true, false, false, 1, "k4n16s1"},
-                           {false, false, false, 4, "k4n16s4b", true}, {true, false, false, 4, "k4n16s4b", true}};
+                           {false, false, false, 4, "k4n16s4b", true}, {true, false, false, 4, "k4n16s4b", true},
+                           {false, true, false, 4, "k4n16s4"}, {false, true, false, 2, "k4n16s2"},
+                           {false, true, false, 1, "k4n16s1"}, {false, true, false, 4, "k4n16s4b", true},
+                           {false, false, true, 4, "taps4"},   {false, false, true, 2, "taps2"},
+                           {false, false, true, 1, "taps1"}};
 
 enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
 
@@ -83,6 +94,11 @@ class Product final : public Kernel {
     ColumnInputs columns = {spec_.outputs, spec_.groups, bias.as<int32_t>(), nullptr, nullptr, true, spec_.x_zero_point};
     if (chosen_ != accumulate) read_stages(node, &columns);
     if (!node.ok()) return;
+    Buffer taps;  // depthwise weights are read once
+    if (form_.is_depthwise && form_.bits < 8 && !unpack_taps(taps)) {
+      node.fail("out of memory");
+      return;
+    }
     const char* wrong = form_.is_depthwise ? depthwise_.prepare(spec_, columns) : conv_.prepare(spec_, columns);
     if (wrong) node.fail("%s", wrong);
   }
@@ -182,9 +198,26 @@ class Product final : public Kernel {
     const size_t taps = spec_.window.h * spec_.window.w;
     if (spec_.groups != spec_.outputs || spec_.channels != 1) {
       node.fail("a depthwise convolution has one channel and one output a group");
-    } else if (w.shape.rank != 2 || w.shape.size(0) != taps || w.shape.size(1) != spec_.outputs) {
-      node.fail("w must be [%zu, %zu] for its w_shape", taps, spec_.outputs);
+    } else if (w.shape.rank != 2 || w.shape.size(0) != taps || w.shape.size(1) != taps_bytes()) {
+      node.fail("w must be [%zu, %zu] for its w_shape", taps, taps_bytes());
     }
+  }
+
+  // Of the channels of a tap.
+  size_t taps_bytes() const { return (spec_.outputs * static_cast<size_t>(form_.bits) + 7) / 8; }
+
+  bool unpack_taps(Buffer& room) {
+    const size_t taps = spec_.window.h * spec_.window.w, row = taps_bytes();
+    int8_t* unpacked = room.array<int8_t>(taps * spec_.outputs);
+    if (!unpacked) return false;
+    const uint8_t* packed = static_cast<const uint8_t*>(spec_.packed);
+    for (size_t tap = 0; tap < taps; ++tap) {
+      for (size_t ch = 0; ch < spec_.outputs; ++ch) {
+        unpacked[tap * spec_.outputs + ch] = weight_at(packed + tap * row, ch, form_.bits);
+      }
+    }
+    spec_.packed = unpacked;
+    return true;
   }
 
   void check_packed(Node& node, const Tensor& w) {
@@ -419,7 +452,13 @@ const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(conv_nhwc_int1, "ConvNhwcInt1"), MULSHIFT_PRODUCTS(gemm_packed_int4, "GemmPackedInt4"),
     MULSHIFT_PRODUCTS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_PRODUCTS(gemm_packed_int1, "GemmPackedInt1"),
     MULSHIFT_PRODUCTS(conv_nhwc_int4_blocks, "ConvNhwcInt4Blocks"),
-    MULSHIFT_PRODUCTS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks")};
+    MULSHIFT_PRODUCTS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks"),
+    MULSHIFT_PRODUCTS(conv_from_nchw_int4, "ConvFromNchwInt4"), MULSHIFT_PRODUCTS(conv_from_nchw_int2, "ConvFromNchwInt2"),
+    MULSHIFT_PRODUCTS(conv_from_nchw_int1, "ConvFromNchwInt1"),
+    MULSHIFT_PRODUCTS(conv_from_nchw_int4_blocks, "ConvFromNchwInt4Blocks"),
+    MULSHIFT_PRODUCTS(depthwise_nhwc_int4, "DepthwiseNhwcInt4"),
+    MULSHIFT_PRODUCTS(depthwise_nhwc_int2, "DepthwiseNhwcInt2"),
+    MULSHIFT_PRODUCTS(depthwise_nhwc_int1, "DepthwiseNhwcInt1")};
 
 }  // namespace ort
 }  // namespace mulshift

@@ -7,7 +7,7 @@
 namespace mulshift {
 namespace ort {
 
-constexpr size_t kProducts = 12 * 9;
+constexpr size_t kProducts = 19 * 9;
 extern const Operator products[kProducts];
 
 }  // namespace ort
