@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from cache import CACHE, cached, ours
 from cases import Case, Run, as_run
 
@@ -25,6 +26,7 @@ from mulshift.passes.recipe import Recipe, Step, load_recipe
 CANDIDATES = ("w8a8", "w4a8")
 PROBES = 8
 COUNT = {True: 8, False: 16}
+GRAPH = "graph.onnx"
 
 
 def kept(name: str, key: object, make: Callable[[], dict[str, Any]]) -> str:
@@ -87,11 +89,23 @@ class Prepared:
 
 
 def prepare(case: Case, quick: bool) -> Prepared:
-    """Run the recipe's passes before quantization."""
+    """Run the recipe's passes before quantization, or take what they made before."""
     recipe = load_recipe(case.recipe)
-    with one_torch_thread():
-        made = Pipeline(before_quantization(recipe), checked=0).run(load(case.path), case.calibration)
-    return Prepared(replace(case), made.model, recipe, quick)
+
+    def make() -> ir.Model:
+        return Pipeline(before_quantization(recipe), checked=0).run(load(case.path), case.calibration).model
+
+    return Prepared(replace(case), kept_graph(f"calibrated-{case.name}", case, make), recipe, quick)
+
+
+def kept_graph(name: str, case: Case, make: Callable[[], ir.Model]) -> ir.Model:
+    """The graph of `make()`, from build/ if these sources made it of this model before."""
+
+    def write(folder: Path) -> None:
+        with one_torch_thread():
+            ir.save(make(), folder / GRAPH, external_data=f"{GRAPH}.data")
+
+    return ir.load(cached(f"precision-{name}", [case.path.parent.name, ours()], write) / GRAPH)
 
 
 def _check(model: Any, bits: dict[str, int]) -> None:
