@@ -1,9 +1,9 @@
 """Products with two of four weights kept, per channel and by a pattern of 64 columns, beside our dense int8.
 
 python benchmarks/sparse/products.py [--quick]. Weights are normal, on 8 or 4 bits a column by its largest,
-of each four the two largest kept (by a pattern: of the largest sums). `dense` has all of them, `dense, zeros` those that
-`per channel` keeps, on the dense layout. Sides are timed by turns, one process each, the minimum of all; each is checked
-against the operator table first. Prints one JSON object: product -> side -> microseconds.
+of each four the two largest kept (by a pattern: of the largest sums). `dense` has all of them, `dense, zeros` those
+that `per channel` keeps, on the dense layout. Sides are timed by turns, one process each, the minimum of all; each is
+checked against the operator table first. Prints one JSON object: product -> side -> microseconds.
 """
 
 from __future__ import annotations
