@@ -35,7 +35,6 @@ from mulshift.report import Facts, Report, make_report
 from mulshift.report import float_islands as islands_of
 
 ISLANDS = ("report", "forbid")
-_FORM = {Level.INTEGER: "integer", Level.QDQ: "qdq"}
 _INTEGER_PASS, _IMAGE_PASS = "to-integer", "fold-input"
 _AFTER_IMAGE = ("fold-bn", "fuse", "equalize", "calibrate")
 
@@ -155,7 +154,7 @@ def compile(
         result = Pipeline(steps).run(
             imported,
             samples,
-            target=_FORM[row.level],
+            target=_form(row),
             seed=seed,
             adapt=adapter(input_image),
             given=given,
@@ -281,6 +280,11 @@ def _forbid_islands(model: ir.Model) -> None:
         raise UnsupportedError(where, f"has no integer form: {why}{more}", "allow it with float_islands='report'")
 
 
+def _form(row: Target) -> str:
+    """What insert-fake-quant calls it."""
+    return "integer" if row.level is Level.INTEGER else "signed" if row.signed_activations else "qdq"
+
+
 def _at_level(result: PipelineResult, row: Target) -> ir.Model:
     if row.level not in result.levels:
         found = ", ".join(str(level) for level in result.levels)
@@ -291,5 +295,5 @@ def _at_level(result: PipelineResult, row: Target) -> ir.Model:
 
 def _verify(artifact: Artifact, after: ir.Model, feeds: list[Feeds]) -> Verified:
     if artifact.target.level is Level.QDQ:
-        return verify_qdq(after, feeds)
+        return verify_qdq(after, feeds, artifact.target.signed_activations)
     return verify_integer(artifact, after, feeds)
