@@ -18,6 +18,7 @@ from mulshift.ir.levels import BOUND, FLOAT_REASON, WIDTH, float_nodes
 from mulshift.measure import Measured
 from mulshift.passes.outliers import OutlierRatios
 from mulshift.passes.pipeline import PassRecord
+from mulshift.passes.sparsity.found import zeros_of
 
 _BORDER = ("QuantizeLinear", "DequantizeLinear")
 
@@ -52,6 +53,9 @@ class Layer(_Model):
     activation: Quantization | None = None
     weight_bits: int | None = None
     precision: str | None = None
+    density: float | None = None
+    sparsity: str | None = None
+    dense_reason: str | None = None
     dyadic: DyadicSummary | None = None
     width: str | None = None
     accumulator_bound: int | None = None
@@ -206,6 +210,7 @@ def _layer(node: ir.Node, facts: Facts) -> Layer:
     out = next((v for v in node.outputs if v.name), None)
     name = "" if out is None else str(out.name)
     bound = node.metadata_props.get(BOUND)
+    zeros = zeros_of(node)
     return Layer(
         name=name,
         op=f"{node.domain}::{node.op_type}" if node.domain else node.op_type,
@@ -214,6 +219,9 @@ def _layer(node: ir.Node, facts: Facts) -> Layer:
         activation=None if out is None else _quantization(out),
         weight_bits=_weight_bits(node),
         precision=facts.precisions.get(str(node.name)) if node.domain else None,
+        density=None if zeros is None else zeros.density,
+        sparsity=None if zeros is None else zeros.pattern,
+        dense_reason=None if zeros is None else zeros.reason,
         dyadic=_dyadic(node),
         width=node.metadata_props.get(WIDTH),
         accumulator_bound=None if bound is None else int(bound),

@@ -50,6 +50,8 @@ from mulshift.passes.quant_rules import (
     turned_weight,
 )
 from mulshift.passes.scales import activation_qparams, weight_qparams
+from mulshift.passes.sparsity.found import zeros_of
+from mulshift.passes.sparsity.pattern import Sparsity, set_sparsity, sparsity_of
 from mulshift.passes.weight_pairs import WeightPairs
 
 LARGE_TABLE = 2**16
@@ -112,6 +114,8 @@ class InsertFakeQuant(Pass):
             raise UsageError("insert-fake-quant", "no value has a range", "run calibrate first")
         default = Precision(self.weight_bits, self.activation_bits, self.group)
         self._bits = ProductBits.of((n for n in nodes if self._is_product(n)), self.precision, default)
+        for node in self._bits.of_node:
+            self._keep_zeros(node)
         planner = self._planner(graph)
         self._formats = planner.plan(graph)
         pairs = PairInserter(graph)
@@ -171,6 +175,13 @@ class InsertFakeQuant(Pass):
     def _is_product(self, node: ir.Node) -> bool:
         rule = self._rule(node)
         return rule is not None and rule.product and constant_weight(node) is not None
+
+    def _keep_zeros(self, node: ir.Node) -> None:
+        """Weights that came with a pattern of zeros keep it: the passes that round them look for it on the node."""
+        found = zeros_of(node) if sparsity_of(node) is None else None
+        if found is not None and found.pattern is not None:
+            set_sparsity(node, Sparsity.parse(found.pattern))
+            self.changed(node, f"its weights are {found.pattern}, {found.density:.0%} of them not zero")
 
     def _check_input(self, node: ir.Node) -> None:
         """Tell where a product does not read the 4 bits that it was asked to."""
