@@ -16,7 +16,7 @@ from mulshift.ir import Level, UsageError, get_level, load
 from mulshift.ir.errors import DataError
 from mulshift.kernel_profile import Profile, profile
 from mulshift.passes.allocation.budget import parse_budgets
-from mulshift.passes.allocation.candidates import DEFAULT, parse_candidates
+from mulshift.passes.allocation.candidates import DEFAULT, candidate_of, parse_candidates
 from mulshift.passes.allocation.choice import Assignment
 from mulshift.passes.allocation.costs import LATENCY
 from mulshift.passes.allocation.front import Point, pareto
@@ -25,7 +25,6 @@ from mulshift.passes.allocation.measurements import Measurements
 from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.assign_precision import AssignPrecision
 from mulshift.passes.pipeline import Pipeline, Progress, silent
-from mulshift.passes.precision import precision_of
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.sources import ModelSource, find_function, user_code
 from mulshift.user_cache import cache_folder
@@ -206,8 +205,8 @@ def decided(recipe: Recipe, graph: ir.Model) -> Recipe:
 
 
 def precisions(graph: ir.Model) -> dict[str, str]:
-    """What a graph says of the bits of its products, by node."""
-    return {str(n.name): str(p) for n in graph.graph if (p := precision_of(n)) is not None}
+    """What a graph says of the bits of its products, and of patterns beside them, by node."""
+    return {str(n.name): str(c) for n in graph.graph if (c := candidate_of(n)) is not None}
 
 
 def precisions_of_integers(graph: ir.Model) -> dict[str, str]:

@@ -44,6 +44,10 @@ class Job:
     probes: int
     seed: int
 
+    def of(self, group: Group) -> Candidates:
+        """Those that a group's weights can be."""
+        return tuple(c for c in self.candidates if group.may_have(c))
+
     def text(self) -> str:
         """JSON."""
         plain = {

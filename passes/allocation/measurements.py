@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 
 from mulshift.ir import DataError, Feeds, UsageError
-from mulshift.passes.allocation.candidates import REFERENCE, Candidate, Candidates
+from mulshift.passes.allocation.candidates import DENSE, REFERENCE, Candidate, Candidates
 from mulshift.passes.allocation.costs import COSTS, LATENCY, Facts, Latencies, count_macs
 from mulshift.passes.allocation.executors import find_executor
 from mulshift.passes.allocation.files import append, read_journal, write_whole
@@ -136,7 +136,7 @@ def measure(
 
     Raises:
         DataError: no samples.
-        UsageError: no product, or no range on what they read.
+        UsageError: no product, no range on what they read, or a group that can have none of the candidates.
         MulshiftError: what a task raised; finished tasks stay in the workspace.
     """
     if not samples:
@@ -149,6 +149,10 @@ def measure(
         raise UsageError("assign-precision", "no value has a range", "run calibrate first")
     used = list(samples[: how.count])
     groups = group_products(products, candidates)
+    for group in groups:
+        if not any(group.may_have(c) for c in candidates):
+            cause = f"'{group.name}' can have none of them, its weights are {list(group.products[0].shape)}"
+            raise UsageError("candidates", cause, "give a dense one too")
     job = Job(groups, candidates, ranges, how.sensitivity, len(used), how.probes, how.seed)
     macs = count_macs(model, products, used[0])
     if how.workspace is not None:
@@ -162,16 +166,16 @@ def measure(
 def never_better(loss: Mapping[str, Mapping[str, float]], candidates: Candidates) -> dict[str, dict[str, float]]:
     """The table with every loss raised to that of wider candidates: an estimate's chance must not favour fewer bits.
 
-    Wider means: as many bits of weights and of activations or more, with the same groups and of the same kind.
+    Wider means: as many bits of weights and of activations or more, with the same groups, of the same kind or dense.
     """
 
     def wider(a: Candidate, b: Candidate) -> bool:
         p, q = a.precision, b.precision
-        alike = (a.kind, p.group) == (b.kind, q.group)
+        alike = a.kind in (b.kind, DENSE) and p.group == q.group
         return alike and p.weights >= q.weights and p.activations >= q.activations
 
     above = {str(c): [str(w) for w in candidates if wider(w, c)] for c in candidates}
-    return {group: {c: max(row[w] for w in above[c]) for c in row} for group, row in loss.items()}
+    return {group: {c: max(row[w] for w in above[c] if w in row) for c in row} for group, row in loss.items()}
 
 
 def _loss(
