@@ -10,19 +10,19 @@ import numpy as np
 from mulshift.ir import UsageError
 from mulshift.passes.rounding.layers import Layer
 from mulshift.passes.rounding.moments import Moments
+from mulshift.passes.rounding.pair_pass import PairPass
 from mulshift.passes.rounding.problem import Problem, Solution, bias_moved
 from mulshift.passes.rounding.reconstruct import Descent, reconstruct
 from mulshift.passes.rounding.regression import regress, shrunken
 from mulshift.passes.rounding.relaxation import FrozenIntegers, Relaxation
 from mulshift.passes.rounding.result import Rounded
 from mulshift.passes.rounding.walk import Block, Walk
-from mulshift.passes.rounding.walk_pass import WalkPass
 
 GRANULARITIES = ("layer", "block")
 
 
 @dataclass
-class RoundingPass(WalkPass):
+class RoundingPass(PairPass):
     """Round layer after layer, each behind the rounded ones: `min E |(w u + b) - (s q x + b')|^2` over q, b' (and s).
 
     u are the layer's inputs in the float graph, x those in the quantized graph as it is by then. With the moments
@@ -70,7 +70,7 @@ class RoundingPass(WalkPass):
         if self.granularity not in GRANULARITIES:
             raise UsageError(self.name, f"granularity is '{self.granularity}'", f"use {' or '.join(GRANULARITIES)}")
 
-    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk[Layer], block: Block[Layer], number: int, done: int, total: int) -> list[Rounded]:
         """Layer after layer, then the block as a whole if asked to."""
         found: list[Rounded] = []
         relaxed: list[Relaxation] = []
