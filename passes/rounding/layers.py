@@ -14,6 +14,7 @@ from mulshift.ir import Array, QParams, attribute, constant, sole_user
 from mulshift.passes.lattice import Grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.quant_rules import channel_axis, product_of_bias
+from mulshift.passes.rotation.ties import is_weight
 from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import FLOAT_ORIGIN, replace_initializer
 
@@ -184,6 +185,22 @@ def find_layer(node: ir.Node) -> Layer | str:
         return "its scales do not belong to output channels"
     groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
     return Layer(node, source, axis, groups, _bias(node, array.shape[axis]), made, q)
+
+
+def find_product(node: ir.Node) -> Product | str:
+    """The product by float constants that a node is, or why it is none whose weights may change; as `find_layer`."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS or node.inputs[1] is None:
+        return ""
+    value, array = node.inputs[1], constant(node.inputs[1])
+    if array is None:
+        return "its weights are a table's that is read elsewhere too" if is_weight(value) else ""
+    if array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2) or not value.is_initializer():
+        return "its weights are not a float32 matrix or kernel"
+    if len(value.uses()) > 1 or value.is_graph_output():
+        return "its weights are read elsewhere too"
+    axis = channel_axis(node, array.ndim)
+    groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+    return Product(node, value, axis, groups, _bias(node, array.shape[axis]))
 
 
 def _bias(node: ir.Node, channels: int) -> BiasSite | None:
