@@ -23,6 +23,7 @@ from mulshift.passes.rotate import Rotate
 from mulshift.passes.round_nearest import RoundNearest
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.smooth import Smooth
+from mulshift.passes.sparsify import Sparsify
 from mulshift.passes.to_integer import ToInteger
 from mulshift.passes.tune_scales import TuneScales
 
@@ -34,6 +35,7 @@ PASSES: dict[str, type[Pass]] = {
     "equalize": Equalize,
     "smooth": Smooth,
     "rotate": Rotate,
+    "sparsify": Sparsify,
     "calibrate": Calibrate,
     "assign-precision": AssignPrecision,
     "insert-fake-quant": InsertFakeQuant,

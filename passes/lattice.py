@@ -55,7 +55,7 @@ def order_columns(energy: torch.Tensor, damping: float) -> Order | None:
     import torch
 
     columns = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
-    upper = _inverse_factor(_permuted(energy, columns), damping)
+    upper = inverse_factor(_permuted(energy, columns), damping)
     return None if upper is None else Order(columns, upper)
 
 
@@ -144,8 +144,8 @@ def _permuted(h: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return rows.gather(2, order[:, None, :].expand_as(h))
 
 
-def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor | None:
-    """The upper Cholesky factor of the inverse of H with a damped diagonal."""
+def inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor | None:
+    """U, upper, with `U^T U` the inverse of H with a damped diagonal: [groups, K, K]; None if H stays singular."""
     import torch
 
     mean = h.diagonal(dim1=1, dim2=2).mean(dim=1)

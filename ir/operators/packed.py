@@ -7,7 +7,8 @@ Bases: ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked are Conv and Gemm (sect
 and each has a form NAMEAccumulate (x, w, bias) -> acc s32. x: u8, [N, H, W, C] ([N, C, H, W] for ConvFromNchw; [..., K]
 for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain shape, [O, C/G, kh, kw] or [K, N];
 `packing` has the layouts. ConvNhwcInt4, GemmPackedInt2 and the like have weights of 4, 2 or 1 bits,
-ConvNhwcInt4Blocks and GemmPackedInt4Blocks 4 bits times a multiplier a block: `low_bits`, w u8.
+ConvNhwcInt4Blocks and GemmPackedInt4Blocks 4 bits times a multiplier a block: `low_bits`, w u8. ConvNhwcSparse,
+GemmPackedSharedInt4 and the like keep two of four weights: `sparse`, w u8.
 
 A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
 """
@@ -25,6 +26,7 @@ from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
 from mulshift.ir.operators.low_bits import BLOCKS_TEXT, LOW_BITS, steps_text, unpack_bits, unpack_blocks
 from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
 from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
+from mulshift.ir.operators.sparse import SPARSE, SparseForm, unpack_zeros, zeros_text
 from mulshift.ir.types import Array
 
 _WINDOW = ("strides", "pads", "dilations", "group")
@@ -135,6 +137,15 @@ def _in_blocks(base: _Base) -> _Base:
     return replace(base, steps=BLOCKS_TEXT, unpack=unpack)
 
 
+def _sparse(base: _Base, form: SparseForm) -> _Base:
+    """The same base with two of four weights kept."""
+
+    def unpack(a: Attributes, w: Array) -> Array:
+        return base.unpack(a, unpack_zeros(w, form))
+
+    return replace(base, steps=zeros_text(form), unpack=unpack)
+
+
 _PER_CHANNEL = (-1, 1, 1)
 _BASES = {
     "ConvNhwc": _Base(CONV, CONV_ACCUMULATE, _WINDOW, _CONV_WEIGHTS, _conv_weights, _NCHW, _NHWC, _PER_CHANNEL),
@@ -147,6 +158,7 @@ _BASES = {
 _MATRICES = ("ConvNhwc", "GemmPacked")
 _BASES |= {f"{name}Int{bits}": _low(_BASES[name], bits) for name in _MATRICES for bits in LOW_BITS}
 _BASES |= {f"{name}Int4Blocks": _in_blocks(_BASES[name]) for name in _MATRICES}
+_BASES |= {f"{name}{form.suffix}": _sparse(_BASES[name], form) for name in _MATRICES for form in SPARSE}
 
 
 def _attributes(base: _Base, accumulate: bool) -> tuple[str, ...]:

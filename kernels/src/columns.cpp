@@ -47,7 +47,7 @@ PanelWay choose(const Column* columns, size_t count, int32_t* b, int32_t* shift)
 
 }  // namespace
 
-const char* Columns::prepare(const ColumnInputs& in, int32_t folded, ColumnSums (*sums)(const void*, size_t, size_t),
+const char* Columns::prepare(const ColumnInputs& in, Held held, ColumnSums (*sums)(const void*, size_t, size_t),
                              const void* data) {
   per_group_ = in.count / in.groups;
   panels_ = (per_group_ + kPanel - 1) / kPanel;
@@ -58,6 +58,7 @@ const char* Columns::prepare(const ColumnInputs& in, int32_t folded, ColumnSums 
   PanelWay* ways = ways_.array<PanelWay>(in.groups * panels_);
   if (!bias || !b || !shift || !ways) return "out of memory";
   for (size_t i = 0; i < padded; ++i) shift[i] = 2;
+  const int64_t folded = left_of(held, in.x_zero_point);
   const int32_t most_x = in.x_zero_point > 255 - in.x_zero_point ? in.x_zero_point : 255 - in.x_zero_point;
   for (size_t panel = 0; panel < in.groups * panels_; ++panel) {
     const size_t group = panel / panels_, first = panel % panels_ * kPanel;
@@ -68,7 +69,7 @@ const char* Columns::prepare(const ColumnInputs& in, int32_t folded, ColumnSums 
       const ColumnSums w = sums(data, group, first + i);
       const int64_t magnitude = in.bias[from] < 0 ? -int64_t{in.bias[from]} : in.bias[from];
       const int64_t bound = magnitude + w.magnitude * most_x;
-      const int64_t moved = in.bias[from] - w.sum * folded;
+      const int64_t moved = in.bias[from] - w.sum * folded + rest_of(held, w.sum, w.magnitude);
       if (bound >= kLimit) return "its int32 accumulator may overflow";
       bias[panel * kPanel + i] = static_cast<int32_t>(moved);  // modulo 2^32, see dense.h
       columns[i] = {bound, in.b ? in.b[in.one_ratio ? 0 : from] : 0, in.c ? in.c[in.one_ratio ? 0 : from] : 2};

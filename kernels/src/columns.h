@@ -26,9 +26,9 @@ struct ColumnSums {
 
 class Columns {
  public:
-  // sums(data, group, n) tells the weights' sums. The product multiplies x less a part of its zero point; `folded` is
-  // the rest of it, of which the bias takes -folded * sum w. Returns null, or what is wrong with the node.
-  const char* prepare(const ColumnInputs& in, int32_t folded, ColumnSums (*sums)(const void*, size_t, size_t),
+  // sums(data, group, n) tells the weights' sums. The product multiplies x less a part of its zero point, as `held` says; the
+  // bias takes the rest. Returns null, or what is wrong with the node.
+  const char* prepare(const ColumnInputs& in, Held held, ColumnSums (*sums)(const void*, size_t, size_t),
                       const void* data);
 
   // The stages of one group: its columns start at 0.

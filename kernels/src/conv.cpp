@@ -6,6 +6,7 @@
 #include "isa.h"
 #include "low_bits.h"
 #include "queue.h"
+#include "sparse.h"
 #include "table.h"
 
 namespace mulshift {
@@ -56,10 +57,21 @@ size_t part(size_t total, size_t parts, size_t i) { return total / parts * i + (
 // The kernel for few rows by weights that are packed so, null if there is none.
 const Dense* few_of(const Packing& packing) {
   const DenseKernels& kernels = isa()->dense;
+  if (packing.zeros == Zeros::of_columns) {
+    const Dense& sparse = packing.bits == 4 ? kernels.few_sparse_four : kernels.few_sparse;
+    return sparse.multiply ? &sparse : nullptr;
+  }
   const Dense* four = packing.block ? &kernels.packed_blocks : &kernels.packed_four;
   const Dense* packed = packing.bits == 4 ? four : packing.bits == 2 ? &kernels.packed_two : nullptr;
   const Dense* few = packing.bits == 8 ? &kernels.few : packed;
   return few && few->multiply ? few : nullptr;
+}
+
+// The kernel for any rows by weights with zeros of columns, null if there is none.
+const Dense* sparse_of(const Packing& packing) {
+  if (packing.zeros != Zeros::of_columns) return nullptr;
+  const Dense& sparse = packing.bits == 4 ? isa()->dense.sparse_four : isa()->dense.sparse;
+  return sparse.multiply ? &sparse : nullptr;
 }
 
 // One call, as its tasks see it.
@@ -77,15 +89,28 @@ struct Job {
   size_t row_blocks, panel_blocks;  // tasks = groups * panel_blocks * row_blocks
   std::atomic<bool> failed{false};
 
-  // Bytes of a panel as it is packed, as `expand` takes it, as `multiply` reads it.
+  // Zeros of panels leave products over half of k.
+  bool is_gathered() const { return spec.packing.zeros == Zeros::of_panels; }
+  size_t inner() const { return is_gathered() ? steps_of(spec.k4()) : spec.k4(); }  // k4 of the products
+
+  // Bytes of a panel as it is packed, and as `multiply` reads it.
   size_t packed_bytes() const { return spec.packing.panel_bytes(spec.k4()); }
-  bool is_unpacked() const { return spec.packing.bits < 8 && &dense != few_of(spec.packing); }
-  size_t plain_bytes() const { return is_unpacked() ? spec.k4() * kStepBytes : packed_bytes(); }
-  size_t panel_bytes() const { return plain_bytes() * (dense.expand ? dense.expanded_bytes : 1); }
+  const char* packed_panel(size_t group, size_t panel) const {
+    return static_cast<const char*>(spec.packed) + (group * columns.panels() + panel) * packed_bytes();
+  }
+  bool is_unpacked() const {
+    const Packing& packing = spec.packing;
+    return (packing.bits < 8 || packing.zeros == Zeros::of_columns) && &dense != few_of(packing) && &dense != sparse_of(packing);
+  }
+  size_t step_bytes() const { return dense.step * kStepBytes * (dense.expand ? dense.expanded_bytes : 1); }
+  size_t panel_bytes() const {
+    if (dense.expand) return divide_up(inner(), dense.step) * step_bytes();
+    return is_unpacked() ? inner() * kStepBytes : packed_bytes();
+  }
 
   bool is_direct() const {
     const Window& v = spec.window;
-    return dense.held == Held::raw && is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0 && v.h == 1;
+    return (dense.held == Held::raw || dense.held == Held::by_sign) && is_pointwise() && spec.groups == 1 && spec.channels % 4 == 0 && v.h == 1;
   }
   bool is_pointwise() const {
     const Window& v = spec.window;
@@ -199,19 +224,19 @@ size_t rows_at_once(const Dense& dense, size_t stride) {
 }
 
 // All of k in parts, so that a panel's part stays in the first-level cache while many rows go by; the last part ends in
-// the epilogue.
-void multiply_block(const Dense& dense, Product product, const void* b, size_t k4, const Stages& stages,
+// the epilogue. A step of k is `step_bytes` of b.
+void multiply_block(const Dense& dense, Product product, size_t step_bytes, size_t k4, const Stages& stages,
                     const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
-  const size_t b_of_k4 = product.b_stride / (k4 ? k4 : 1), most = kPartBytes / (b_of_k4 ? b_of_k4 : 1);
+  const size_t steps = divide_up(k4, dense.step), most = kPartBytes / step_bytes;
   const bool is_cut = k4 && product.rows > kFewRows && !product.runs.first;  // runs are of all of k
-  const size_t parts = is_cut ? divide_up(k4, most) : 1;
-  const char* a = static_cast<const char*>(product.a);
+  const size_t parts = is_cut ? divide_up(steps, most) : 1;
+  const char *a = static_cast<const char*>(product.a), *b = static_cast<const char*>(product.b);
   product.init = stages.bias;
   for (size_t i = 0; i < parts; ++i) {
-    const size_t k = part(k4, parts, i);
-    product.k4 = part(k4, parts, i + 1) - k;
+    const size_t step = part(steps, parts, i), k = step * dense.step, last = part(steps, parts, i + 1) * dense.step;
+    product.k4 = (last < k4 ? last : k4) - k;
     product.a = a + k * 4 * dense.element;
-    product.b = static_cast<const char*>(b) + k * b_of_k4;
+    product.b = b + step * step_bytes;
     if (i + 1 == parts && dense.multiply_to_bytes && is_plain(stages, product.columns)) {
       uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first_row * epilogue.stride + first_column;
       return dense.multiply_to_bytes(product, stages, y, epilogue.stride);
@@ -246,26 +271,87 @@ void change(const Stages& stages, uint8_t* y, size_t n) {
 }
 
 struct Scratch {
-  Buffer a, b, plain, acc;
+  Buffer a, b, plain, acc, places, kept;
 };
 thread_local Scratch scratch;
 
+// Packed weights as dense kernels take them, of half of k where they have zeros of panels.
+void unpack(const void* packed, const Packing& packing, size_t k4, size_t panels, int8_t* room) {
+  const uint8_t* from = static_cast<const uint8_t*>(packed);
+  if (packing.zeros == Zeros::none) return isa()->low_bits.unpack(from, packing, k4, panels, room);
+  if (packing.zeros == Zeros::of_columns) return unpack_zeros(from, packing, k4, panels, room);
+  const size_t steps = steps_of(k4);
+  for (size_t p = 0; p < panels; ++p, from += packing.panel_bytes(k4), room += steps * kStepBytes) {
+    const uint8_t* kept = from + packing.head_bytes(k4);
+    packing.bits == 8 ? static_cast<void>(std::memcpy(room, kept, steps * kStepBytes))
+                      : isa()->low_bits.unpack(kept, {packing.bits}, steps, 1, room);
+  }
+}
+
+// The same of kept weights that are read where they lie.
+const void* find_kept(const Job& job, const char* packed, size_t panels, bool is_new) {
+  const char* kept = packed + job.spec.packing.head_bytes(job.spec.k4());
+  if (!job.dense.expand) return kept;
+  char* room = scratch.b.array<char>(panels * job.panel_bytes());
+  for (size_t p = 0; room && is_new && p < panels; ++p, kept += job.packed_bytes()) {
+    job.dense.expand(reinterpret_cast<const int8_t*>(kept), job.inner(), 1, room + p * job.panel_bytes());
+  }
+  return room;
+}
+
 // A task's weights as `multiply` reads them; null if there is no memory. `prepared` says which the scratch holds.
 const void* find_weights(const Job& job, size_t group, size_t first, size_t last, size_t which, size_t* prepared) {
-  const size_t k4 = job.spec.k4(), panels = last - first;
-  const char* all = static_cast<const char*>(job.spec.packed);
-  const void* plain = all + (group * job.columns.panels() + first) * job.packed_bytes();
+  const Packing& packing = job.spec.packing;
+  const size_t k4 = job.inner(), panels = last - first;
+  const void* plain = job.packed_panel(group, first);
   const bool is_new = *prepared != which;
   *prepared = which;
   if (job.is_unpacked()) {
-    int8_t* room = scratch.plain.array<int8_t>(panels * job.plain_bytes());
-    if (room && is_new) isa()->low_bits.unpack(plain, job.spec.packing, k4, panels, room);
+    int8_t* room = scratch.plain.array<int8_t>(panels * k4 * kStepBytes);
+    if (room && is_new) unpack(plain, packing, job.spec.k4(), panels, room);
     plain = room;
+  } else if (job.is_gathered()) {
+    return find_kept(job, static_cast<const char*>(plain), panels, is_new);
   }
   if (!job.dense.expand || !plain) return plain;
   void* room = scratch.b.reserve(panels * job.panel_bytes());
   if (room && is_new) job.dense.expand(static_cast<const int8_t*>(plain), k4, panels, room);
   return room;
+}
+
+// The activations that a panel's products take: those of its positions. Null if there is no memory.
+const char* gathered(const Job& job, const Product& product, const char* panel) {
+  const size_t k4 = job.spec.k4(), element = job.dense.element, stride = 4 * job.inner() * element;
+  uint8_t* places = scratch.places.array<uint8_t>(places_bytes(k4, element));
+  char* kept = scratch.kept.array<char>(product.rows * stride + kSlack);
+  if (!places || !kept) return nullptr;
+  find_places(reinterpret_cast<const uint8_t*>(panel), k4, element, places);
+  isa()->sparse.gather(product.a, product.a_stride, product.rows, k4, element, places, kept, stride);
+  return kept;
+}
+
+// A block of rows by the panels of a task, `packed` the first; those of the same positions together.
+bool multiply_panels(const Job& job, const Product& product, const char* packed, const Stages& stages, const Epilogue& epilogue,
+                     size_t first_row, size_t first_column, int32_t* acc) {
+  const size_t panels = divide_up(product.columns, kPanel), width = panels * kPanel, steps = steps_of(job.spec.k4());
+  for (size_t p = 0, next; p < panels; p = next) {
+    const char* head = packed + p * job.packed_bytes();
+    Product own = product;
+    next = panels;
+    if (job.is_gathered()) {
+      next = p + 1;
+      while (next < panels && !std::memcmp(head, packed + next * job.packed_bytes(), steps)) ++next;
+      own.a = gathered(job, product, head);
+      own.a_stride = 4 * job.inner() * job.dense.element;
+      if (!own.a) return false;
+    }
+    own.b = static_cast<const char*>(product.b) + p * product.b_stride;
+    own.columns = (next < panels ? next * kPanel : product.columns) - p * kPanel;
+    if (own.runs.first) own.runs.first += p;
+    const size_t column = first_column + p * kPanel;
+    multiply_block(job.dense, own, job.step_bytes(), job.inner(), from_column(stages, column), epilogue, first_row, column, acc, width);
+  }
+  return true;
 }
 
 // Tasks of the same weights follow each other.
@@ -286,7 +372,9 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   char* block = scratch.a.array<char>(most * stride + kSlack * dense.element);
   int32_t* acc = scratch.acc.array<int32_t>(most * width);
   if (!b || !block || !acc) return false;
+  const char* packed = job.packed_panel(group, p0);
   Product product = {};
+  product.b = b;
   product.a_stride = stride;
   product.b_stride = job.panel_bytes();
   product.columns = columns;
@@ -305,7 +393,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
     } else {
       load_block(job, group, first, product.rows, block, stride);
     }
-    multiply_block(dense, product, b, k4, from_column(stored, first_column), epilogue, first, first_column, acc, width);
+    if (!multiply_panels(job, product, packed, stored, epilogue, first, first_column, acc)) return false;
     if (!is_changed) continue;
     uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first * epilogue.stride + first_column;
     for (size_t r = 0; r < product.rows; ++r, y += epilogue.stride) change(stages, y, columns);
@@ -343,12 +431,21 @@ void cut(Job* job, int threads) {
 
 const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   spec_ = spec;
-  if (spec.packing.bits == 8) return prepare_bytes(spec, columns);
-  const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
+  if (spec.packing.is_plain()) return prepare_bytes(spec, columns);
+  const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel), k4 = spec.k4();
+  const uint8_t* packed = static_cast<const uint8_t*>(spec.packed);
+  if (spec.packing.zeros != Zeros::none) {
+    if (const char* wrong = check_zeros(packed, spec.packing, k4, panels)) return wrong;
+  }
   Buffer bytes;
-  int8_t* room = bytes.array<int8_t>(panels * spec.k4() * kStepBytes);
+  int8_t* room = bytes.array<int8_t>(panels * k4 * kStepBytes);
   if (!room) return "out of memory";
-  isa()->low_bits.unpack(spec.packed, spec.packing, spec.k4(), panels, room);
+  if (spec.packing.zeros == Zeros::of_panels) {
+    unpack(packed, spec.packing, k4, panels, room);
+    dense_ = fours_.choose(isa()->dense, room, panels, steps_of(k4));
+  }
+  spec.packing.zeros == Zeros::none ? isa()->low_bits.unpack(packed, spec.packing, k4, panels, room)
+                                    : unpack_zeros(packed, spec.packing, k4, panels, room);
   ConvSpec plain = spec;
   plain.packed = room;
   plain.packing = {};
@@ -360,12 +457,13 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
   if (!is_padded_with_zeros(spec)) return "w is not zero where it is padding";
   const DenseKernels& kernels = isa()->dense;
   const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
-  dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
+  if (!dense_) dense_ = sparse_of(spec_.packing);
+  if (!dense_) dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
   const bool is_small = dense_ == &kernels.small || dense_ == &kernels.smallest;  // as fast, and stays packed
-  if (spec_.packing.bits == 8 && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
-  if (const char* wrong = columns_.prepare(columns, left_of(dense_->held, spec.x_zero_point), sums, &spec)) return wrong;
-  const Dense* few = spec_.packing.bits == 8 ? nullptr : few_of(spec_.packing);
-  return few ? few_columns_.prepare(columns, left_of(few->held, spec.x_zero_point), sums, &spec) : nullptr;
+  if (spec_.packing.is_plain() && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;
+  if (const char* wrong = columns_.prepare(columns, dense_->held, sums, &spec)) return wrong;
+  const Dense* few = spec_.packing.is_plain() ? nullptr : few_of(spec_.packing);
+  return few ? few_columns_.prepare(columns, few->held, sums, &spec) : nullptr;
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
@@ -376,7 +474,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t rows = image.count * out_h * out_w, bytes = image.count * image.h * image.w * spec_.groups * spec_.channels;
   if (!rows || !spec_.outputs) return nullptr;
-  const bool is_packed = spec_.packing.bits < 8;
+  const bool is_packed = !spec_.packing.is_plain();
   const Dense* few = rows <= kFewRows ? few_of(spec_.packing) : nullptr;
   const bool is_few = few && (is_packed || few->held == dense_->held);
   const Columns& columns = is_few && is_packed ? few_columns_ : columns_;

@@ -4,7 +4,7 @@
 //
 // m counts output positions (image, row, column), k kernel positions and channels: (ky * kw + kx) * C + channel.
 // Layouts    x: u8 [N][H][W][groups * C], or [N][groups * C][H][W] where `planar`; w: "k4n16", see dense.h, one block of
-//            panels a group, or with fewer bits, see low_bits.h; outputs and residual [m][outputs]. Padding counts as x_zero_point, so it adds nothing.
+//            panels a group, or as low_bits.h or sparse.h pack it; outputs and residual [m][outputs]. Padding counts as x_zero_point, so it adds nothing.
 #ifndef MULSHIFT_SRC_CONV_H
 #define MULSHIFT_SRC_CONV_H
 
@@ -38,7 +38,7 @@ struct ConvSpec {
   int32_t x_zero_point = 0;
   bool planar = false;
   const void* packed = nullptr;  // stays the caller's, must outlive the node
-  Packing packing;                 // s8 as in dense.h, or fewer bits as in low_bits.h
+  Packing packing;                 // s8 as in dense.h, or as in low_bits.h or sparse.h
 
   size_t depth() const { return window.h * window.w * channels; }
   size_t k4() const { return (depth() + 3) / 4; }

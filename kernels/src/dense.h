@@ -24,12 +24,18 @@ struct Stages;
 constexpr size_t kPanel = 16;   // columns of a panel
 constexpr size_t kFewRows = 4;  // of a product whose weights are not expanded
 
-// What an element of a is: x itself (u8), x - x_zero_point (s16), or x - 128 (s8).
-enum class Held : uint8_t { raw, centred, less_128 };
+// What an element of a is: x itself (u8), x - x_zero_point (s16), or x - 128 (s8). By sign: x itself, of which a product
+// takes x - 128 for a weight w >= 0 and 127 - x for others, each times |w|; the bias takes the rest.
+enum class Held : uint8_t { raw, centred, less_128, by_sign };
 
 // What is left of the zero point for the bias to take.
 inline int32_t left_of(Held held, int32_t x_zero_point) {
-  return held == Held::raw ? x_zero_point : held == Held::centred ? 0 : x_zero_point - 128;
+  return held == Held::less_128 ? x_zero_point - 128 : held == Held::centred ? 0 : x_zero_point;
+}
+
+// What the bias of a column takes besides, of the sums of its w and |w|: |w| t = w x - 128 w or w x - 127 w.
+inline int64_t rest_of(Held held, int64_t sum, int64_t magnitude) {
+  return held == Held::by_sign ? (255 * sum + magnitude) / 2 : 0;
 }
 
 // Which steps of a panel (a step: four k) can be taken two at a time: their number, that of the others, and so on in turns;
@@ -79,6 +85,8 @@ struct Dense {
   // The same and the first stage of the epilogue in one, without memory between them; null where there is none.
   // For u8 outputs without further stages, whole panels, none of Way::any. `stages` starts at the first column.
   void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
+
+  size_t step = 1;  // k4 that it takes at a time
 };
 
 struct WinogradKernels;
@@ -105,6 +113,10 @@ struct DenseKernels {
   // Rows of accumulators become outputs; see epilogue.h.
   void (*finish)(const Epilogue& epilogue, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
                  size_t first_column, size_t columns);
+
+  // Weights packed as Zeros::of_columns (sparse.h), of 8 and of 4 bits: `expand` takes them as they are packed. At most
+  // kFewRows rows straight from that, all of k at once. Take the same a each; multiply is null likewise.
+  Dense sparse = {}, sparse_four = {}, few_sparse = {}, few_sparse_four = {};
 };
 
 }  // namespace mulshift

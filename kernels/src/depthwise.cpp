@@ -178,7 +178,7 @@ const char* Depthwise::prepare(const ConvSpec& spec, const ColumnInputs& columns
   const Weights w = {spec.bytes(), spec.window.h * spec.window.w, spec.outputs};
   ColumnInputs one_group = columns;
   one_group.groups = 1;
-  if (const char* error = columns_.prepare(one_group, spec.x_zero_point, sums, &w)) return error;
+  if (const char* error = columns_.prepare(one_group, Held::raw, sums, &w)) return error;
   const Window& v = spec_.window;
   const size_t pairs = pairs_of(v);
   int16_t* out = weights_.array<int16_t>(columns_.panels() * pairs * kPairs);

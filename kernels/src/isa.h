@@ -18,6 +18,7 @@ struct PoolKernels;
 struct ReduceKernels;
 struct RotaryKernels;
 struct SoftmaxKernels;
+struct SparseKernels;
 struct TableKernels;
 
 struct Isa {
@@ -34,6 +35,7 @@ struct Isa {
   const ReduceKernels& reduce;
   const RotaryKernels& rotary;
   const SoftmaxKernels& softmax;
+  const SparseKernels& sparse;
   const TableKernels& table;
 };
 

@@ -19,14 +19,25 @@ constexpr size_t kStepBytes = 64;
 
 constexpr size_t kMultiplierBytes = 16;
 
+// Whether two of four weights are kept, and whose positions of them there are; see sparse.h.
+enum class Zeros : uint8_t { none, of_columns, of_panels };
+
 // How the weights of a matrix are packed.
 struct Packing {
   int bits = 8;
   size_t block = 0;  // steps of a block, even; 0: there are none
+  Zeros zeros = Zeros::none;
 
+  bool is_plain() const { return bits == 8 && zeros == Zeros::none; }
   size_t steps_of_row() const { return 8 / static_cast<size_t>(bits); }
   size_t block_bytes() const { return kMultiplierBytes + block / steps_of_row() * kStepBytes; }
+  // Of Zeros::of_columns: bytes of four steps; of Zeros::of_panels: bytes of positions before the kept weights.
+  size_t chunk_bytes() const { return kStepBytes + 4 / steps_of_row() * kStepBytes; }
+  size_t head_bytes(size_t k4) const { return ((k4 + 1) / 2 + kStepBytes - 1) / kStepBytes * kStepBytes; }
   size_t panel_bytes(size_t k4) const {
+    const size_t steps = (k4 + 1) / 2;
+    if (zeros == Zeros::of_columns) return (steps + 3) / 4 * chunk_bytes();
+    if (zeros == Zeros::of_panels) return head_bytes(k4) + (steps + steps_of_row() - 1) / steps_of_row() * kStepBytes;
     const size_t whole = block ? block : steps_of_row(), count = (k4 + whole - 1) / whole;
     return count * (block ? block_bytes() : kStepBytes);
   }

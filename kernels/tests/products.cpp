@@ -240,7 +240,7 @@ const char* first_way(const Case& c, const ColumnInputs& inputs) {
   };
   ColumnInputs own = inputs;
   if (c.depthwise) own.groups = 1;
-  if (c.accumulate || columns.prepare(own, 0, sums, &c)) return "none";
+  if (c.accumulate || columns.prepare(own, Held::centred, sums, &c)) return "none";
   return name(columns.of_group(c.stages, 0).ways[0].way);
 }
 

@@ -4,6 +4,7 @@
 #include "../simd/avx2.h"
 #include "avx2_dense.h"
 #include "avx2_small.h"
+#include "avx2_sparse.h"
 #include "avx2_winograd.h"
 #include "tables.h"
 #include "x86_table.h"
@@ -24,7 +25,11 @@ const DenseKernels dense = {avx2::kDense,
                             avx2::kPacked<2>,
                             avx2::kPackedBlocks,
                             &avx2::kWinograd,
-                            Finish<V>::run};
+                            Finish<V>::run,
+                            avx2::kSparse<8>,
+                            avx2::kSparse<4>,
+                            avx2::kFewSparse<8>,
+                            avx2::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};

@@ -13,6 +13,7 @@
 #include "../reduce.h"
 #include "../rotary.h"
 #include "../softmax.h"
+#include "../sparse.h"
 #include "../table.h"
 
 namespace mulshift {
@@ -30,12 +31,13 @@ struct Tables {
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
   static constexpr RotaryKernels rotary = {Rotary<V>::within, Rotary<V>::row};
   static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
+  static constexpr SparseKernels sparse = {gather<V>};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 
   // The row of an instruction set: what it brings itself, the rest from here.
   static constexpr Isa isa(const char* name, const DenseKernels& dense, const DepthwiseKernels& depthwise,
                            const TableKernels& own_table = table) {
-    return {name, dense, depthwise, elementwise, hadamard, lerp, low_bits, norm, pack, pool, reduce, rotary, softmax, own_table};
+    return {name, dense, depthwise, elementwise, hadamard, lerp, low_bits, norm, pack, pool, reduce, rotary, softmax, sparse, own_table};
   }
 };
 

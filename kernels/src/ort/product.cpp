@@ -1,5 +1,5 @@
-// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits and in blocks; each with
-// any of the stages Add, Table, Requantize after it, and each as an accumulator alone.
+// ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, and two of them with weights of 4, 2 and 1 bits, in blocks, and with two of
+// four weights kept; each with any of the stages Add, Table, Requantize after it, and each as an accumulator alone.
 //
 // inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
 #include "product.h"
@@ -23,6 +23,7 @@ struct Form {
   int bits;
   const char* layout;
   bool has_blocks = false;
+  Zeros zeros = Zeros::none;
 };
 
 enum Base : int {
@@ -37,7 +38,15 @@ enum Base : int {
   gemm_packed_int2,
   gemm_packed_int1,
   conv_nhwc_int4_blocks,
-  gemm_packed_int4_blocks
+  gemm_packed_int4_blocks,
+  conv_nhwc_sparse,
+  conv_nhwc_sparse_int4,
+  conv_nhwc_shared,
+  conv_nhwc_shared_int4,
+  gemm_packed_sparse,
+  gemm_packed_sparse_int4,
+  gemm_packed_shared,
+  gemm_packed_shared_int4
 };
 
 constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, false, 8, "k4n16"},
@@ -45,7 +54,15 @@ constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, fa
                            {false, false, false, 4, "k4n16s4"}, {false, false, false, 2, "k4n16s2"},
                            {false, false, false, 1, "k4n16s1"}, {true, false, false, 4, "k4n16s4"},
                            {true, false, false, 2, "k4n16s2"},  {true, false, false, 1, "k4n16s1"},
-                           {false, false, false, 4, "k4n16s4b", true}, {true, false, false, 4, "k4n16s4b", true}};
+                           {false, false, false, 4, "k4n16s4b", true}, {true, false, false, 4, "k4n16s4b", true},
+                           {false, false, false, 8, "k8n16z", false, Zeros::of_columns},
+                           {false, false, false, 4, "k8n16zs4", false, Zeros::of_columns},
+                           {false, false, false, 8, "k8n16p", false, Zeros::of_panels},
+                           {false, false, false, 4, "k8n16ps4", false, Zeros::of_panels},
+                           {true, false, false, 8, "k8n16z", false, Zeros::of_columns},
+                           {true, false, false, 4, "k8n16zs4", false, Zeros::of_columns},
+                           {true, false, false, 8, "k8n16p", false, Zeros::of_panels},
+                           {true, false, false, 4, "k8n16ps4", false, Zeros::of_panels}};
 
 enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
 
@@ -143,6 +160,7 @@ class Product final : public Kernel {
     form_.is_gemm ? read_matrix(node, w) : read_window(node, w);
     spec_.packed = w.data;
     spec_.packing.bits = form_.bits;
+    spec_.packing.zeros = form_.zeros;
   }
 
   void read_matrix(Node& node, const Tensor& w) {
@@ -189,11 +207,21 @@ class Product final : public Kernel {
 
   void check_packed(Node& node, const Tensor& w) {
     if (form_.has_blocks) return read_blocks(node, w);
+    if (form_.zeros != Zeros::none) return check_kept(node, w);
     const size_t rows = Packing{form_.bits}.panel_bytes(spec_.k4()) / kStepBytes;
     const size_t wanted[5] = {spec_.groups, panels(), rows, kPanel, 4};
     bool fits = w.shape.rank == 5;
     for (size_t i = 0; fits && i < 5; ++i) fits = w.shape.size(i) == wanted[i];
     if (!fits) node.fail("w must be [%zu, %zu, %zu, 16, 4] for its w_shape", wanted[0], wanted[1], wanted[2]);
+  }
+
+  void check_kept(Node& node, const Tensor& w) const {
+    const Packing packing = {form_.bits, 0, form_.zeros};
+    const size_t row = form_.zeros == Zeros::of_columns ? packing.chunk_bytes() : kStepBytes;
+    const size_t wanted[4] = {spec_.groups, panels(), packing.panel_bytes(spec_.k4()) / row, row};
+    bool fits = w.shape.rank == 4;
+    for (size_t i = 0; fits && i < 4; ++i) fits = w.shape.size(i) == wanted[i];
+    if (!fits) node.fail("w must be [%zu, %zu, %zu, %zu] for its w_shape", wanted[0], wanted[1], wanted[2], wanted[3]);
   }
 
   void read_blocks(Node& node, const Tensor& w) {
@@ -376,7 +404,7 @@ constexpr void (*infer_of())(const Inference&) {
 
 template <Base BASE>
 constexpr Types weight_type() {
-  return kForms[BASE].bits == 8 ? S8 : U8;
+  return kForms[BASE].bits == 8 && kForms[BASE].zeros == Zeros::none ? S8 : U8;
 }
 
 constexpr Types kResidual = U8 | S8 | S16, kTable = U8 | S8 | S16;
@@ -419,7 +447,11 @@ const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(conv_nhwc_int1, "ConvNhwcInt1"), MULSHIFT_PRODUCTS(gemm_packed_int4, "GemmPackedInt4"),
     MULSHIFT_PRODUCTS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_PRODUCTS(gemm_packed_int1, "GemmPackedInt1"),
     MULSHIFT_PRODUCTS(conv_nhwc_int4_blocks, "ConvNhwcInt4Blocks"),
-    MULSHIFT_PRODUCTS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks")};
+    MULSHIFT_PRODUCTS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks"),
+    MULSHIFT_PRODUCTS(conv_nhwc_sparse, "ConvNhwcSparse"), MULSHIFT_PRODUCTS(conv_nhwc_sparse_int4, "ConvNhwcSparseInt4"),
+    MULSHIFT_PRODUCTS(conv_nhwc_shared, "ConvNhwcShared"), MULSHIFT_PRODUCTS(conv_nhwc_shared_int4, "ConvNhwcSharedInt4"),
+    MULSHIFT_PRODUCTS(gemm_packed_sparse, "GemmPackedSparse"), MULSHIFT_PRODUCTS(gemm_packed_sparse_int4, "GemmPackedSparseInt4"),
+    MULSHIFT_PRODUCTS(gemm_packed_shared, "GemmPackedShared"), MULSHIFT_PRODUCTS(gemm_packed_shared_int4, "GemmPackedSharedInt4")};
 
 }  // namespace ort
 }  // namespace mulshift

@@ -79,6 +79,7 @@ struct V {
     x86::fields(x, shift, mask, scale, half, out);
   }
   static void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) { x86::multiply_fours(x, m, y); }
+  static void choose(const uint8_t* x, const uint8_t* places, uint8_t* y) { x86::choose(x, places, y); }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
   }

@@ -104,6 +104,9 @@ struct V {
     const uint8x16_t wide = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), each);
     vst1q_s8(y, vmulq_s8(vld1q_s8(x), vreinterpretq_s8_u8(wide)));
   }
+  static void choose(const uint8_t* x, const uint8_t* places, uint8_t* y) {
+    vst1_u8(y, vqtbl1_u8(vld1q_u8(x), vld1_u8(places)));
+  }
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     for (int i = 0; i < 4; ++i) {
       const int16x8_t a = vld1q_s16(x + 8 * i), b = vld1q_s16(w + 8 * i);

@@ -92,6 +92,10 @@ struct V {
   static void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) {
     for (int i = 0; i < 16; ++i) y[i] = static_cast<int8_t>(x[i] * m[i / 4]);
   }
+  // y = x[place] of sixteen bytes, for eight places from 0 to 15.
+  static void choose(const uint8_t* x, const uint8_t* places, uint8_t* y) {
+    for (int i = 0; i < 8; ++i) y[i] = x[places[i] % 16];
+  }
   // Four rows of four words of 4 bytes; column i goes to out + i * stride.
   static void transpose(const int8_t* a, const int8_t* b, const int8_t* c, const int8_t* d, int8_t* out, int stride) {
     for (int i = 0; i < 4; ++i) {

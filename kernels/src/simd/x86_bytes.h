@@ -55,6 +55,12 @@ static inline void multiply_fours(const int8_t* x, const uint8_t* m, int8_t* y) 
   write128(y, _mm_or_si128(_mm_and_si128(even, low), _mm_slli_epi16(odd, 8)));
 }
 
+// y = x[place] of sixteen bytes, for eight places from 0 to 15.
+static inline void choose(const uint8_t* x, const uint8_t* places, uint8_t* y) {
+  const __m128i index = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(places));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(y), _mm_shuffle_epi8(read128(x), index));
+}
+
 }  // namespace x86
 }  // namespace mulshift
 
