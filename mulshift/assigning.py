@@ -14,7 +14,7 @@ from mulshift.data import input_specs, open_samples
 from mulshift.determinism import one_torch_thread
 from mulshift.ir import Level, UsageError, get_level, load
 from mulshift.ir.errors import DataError
-from mulshift.kernel_profile import Profile, profile
+from mulshift.kernel_profile import Profile, forms_of, profile
 from mulshift.passes.allocation.budget import parse_budgets
 from mulshift.passes.allocation.candidates import DEFAULT, candidate_of, parse_candidates
 from mulshift.passes.allocation.choice import Assignment
@@ -116,7 +116,8 @@ def assign(
     loaded = load_recipe(recipe)
     found: Profile | None = None
     if timed or front == LATENCY or any(b.name == LATENCY for b in wanted):
-        found = profile(imported, samples, recipe, threads=threads, progress=progress)
+        forms = forms_of(parse_candidates(candidates))
+        found = profile(imported, samples, recipe, threads=threads, forms=forms, progress=progress)
     with one_torch_thread():
         graph = (
             Pipeline(before_quantization(loaded), checked=0).run(imported, samples, seed=seed, progress=progress).model

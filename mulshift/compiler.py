@@ -20,7 +20,7 @@ from mulshift.data import input_specs, open_samples
 from mulshift.determinism import one_torch_thread
 from mulshift.image_input import ImageInput, adapter
 from mulshift.ir import DataError, Feeds, Level, Samples, Target, UnsupportedError, UsageError, load
-from mulshift.kernel_profile import profile
+from mulshift.kernel_profile import forms_of, profile
 from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, versions
 from mulshift.measure import measure
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE, TIMING_FILE, check_output, staged, write_text
@@ -176,7 +176,8 @@ def _times(imported: ir.Model, samples: Samples, recipe: Recipe, progress: Progr
             str(b).split("=")[0].strip() == LATENCY for b in options.get("budgets", ())
         ):
             candidates = parse_candidates(options.get("candidates", DEFAULT))
-            found = profile(imported, samples, recipe, progress=progress).latencies(candidates)
+            timed = profile(imported, samples, recipe, forms=forms_of(candidates), progress=progress)
+            found = timed.latencies(candidates)
             return {"latencies": found.seconds, "model_latency": found.model}
     return {}
 
