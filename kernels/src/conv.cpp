@@ -67,11 +67,13 @@ const Dense* few_of(const Packing& packing) {
   return few && few->multiply ? few : nullptr;
 }
 
-// The kernel for any rows by weights with zeros of columns, null if there is none.
+// The kernel for any rows by weights that are packed with zeros, null if there is none.
 const Dense* sparse_of(const Packing& packing) {
-  if (packing.zeros != Zeros::of_columns) return nullptr;
-  const Dense& sparse = packing.bits == 4 ? isa()->dense.sparse_four : isa()->dense.sparse;
-  return sparse.multiply ? &sparse : nullptr;
+  const DenseKernels& kernels = isa()->dense;
+  const Dense* of_columns = packing.bits == 4 ? &kernels.sparse_four : &kernels.sparse;
+  const Dense* of_panels = packing.bits == 4 ? nullptr : &kernels.shared;
+  const Dense* sparse = packing.zeros == Zeros::of_columns ? of_columns : packing.zeros == Zeros::of_panels ? of_panels : nullptr;
+  return sparse && sparse->multiply ? sparse : nullptr;
 }
 
 // One call, as its tasks see it.
@@ -89,8 +91,8 @@ struct Job {
   size_t row_blocks, panel_blocks;  // tasks = groups * panel_blocks * row_blocks
   std::atomic<bool> failed{false};
 
-  // Zeros of panels leave products over half of k.
-  bool is_gathered() const { return spec.packing.zeros == Zeros::of_panels; }
+  // Zeros of panels leave dense products over half of k.
+  bool is_gathered() const { return spec.packing.zeros == Zeros::of_panels && &dense != &isa()->dense.shared; }
   size_t inner() const { return is_gathered() ? steps_of(spec.k4()) : spec.k4(); }  // k4 of the products
 
   // Bytes of a panel as it is packed, and as `multiply` reads it.
@@ -443,6 +445,7 @@ const char* Conv::prepare(const ConvSpec& spec, const ColumnInputs& columns) {
   if (spec.packing.zeros == Zeros::of_panels) {
     unpack(packed, spec.packing, k4, panels, room);
     dense_ = fours_.choose(isa()->dense, room, panels, steps_of(k4));
+    if (dense_ == &isa()->dense.any) dense_ = nullptr;  // the sparse one is faster
   }
   spec.packing.zeros == Zeros::none ? isa()->low_bits.unpack(packed, spec.packing, k4, panels, room)
                                     : unpack_zeros(packed, spec.packing, k4, panels, room);
@@ -458,6 +461,7 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
   const DenseKernels& kernels = isa()->dense;
   const size_t panels = spec.groups * divide_up(spec.outputs / spec.groups, kPanel);
   if (!dense_) dense_ = sparse_of(spec_.packing);
+  if (!dense_ && spec_.packing.zeros == Zeros::of_panels) dense_ = &kernels.any;
   if (!dense_) dense_ = fours_.choose(kernels, spec.bytes(), panels, spec.k4());
   const bool is_small = dense_ == &kernels.small || dense_ == &kernels.smallest;  // as fast, and stays packed
   if (spec_.packing.is_plain() && !is_small && Winograd::fits(spec) && winograd_.prepare(spec)) dense_ = &kernels.any;

@@ -114,9 +114,9 @@ struct DenseKernels {
   void (*finish)(const Epilogue& epilogue, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
                  size_t first_column, size_t columns);
 
-  // Weights packed as Zeros::of_columns (sparse.h), of 8 and of 4 bits: `expand` takes them as they are packed. At most
-  // kFewRows rows straight from that, all of k at once. Take the same a each; multiply is null likewise.
-  Dense sparse = {}, sparse_four = {}, few_sparse = {}, few_sparse_four = {};
+  // Weights packed as Zeros::of_columns (sparse.h), of 8 and of 4 bits, and as Zeros::of_panels, of 8 bits: `expand` takes
+  // them as they are packed. At most kFewRows rows straight from zeros of columns, all of k at once. Null likewise.
+  Dense sparse = {}, sparse_four = {}, shared = {}, few_sparse = {}, few_sparse_four = {};
 };
 
 }  // namespace mulshift

@@ -1,6 +1,7 @@
 """Conv and Gemm with constant weights on the library's layouts: weights packed here, activations channels last.
 
-Weights that all fit 4, 2 or 1 bits are packed to that; so are 4-bit numbers times one multiplier a block of k.
+Weights that all fit 4, 2 or 1 bits are packed to that; so are 4-bit numbers times one multiplier a block of k, and weights
+of which at most two of four along k are not zero. Of those that hold the weights, the layout of fewest bytes is taken.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import onnx_ir as ir
 from mulshift.ir import DOMAIN, Array, attribute, constant, ints
 from mulshift.ir.operators.low_bits import BLOCK_SIZES, BLOCKS, LOW_BITS, least_bits, least_blocks, pack_bits
 from mulshift.ir.operators.packing import K4N16, TAPS, pack_conv, pack_gemm, pack_taps
+from mulshift.ir.operators.sparse import least_zeros, pack_zeros
 from mulshift.passes.kernels.relayout import Relayout, StaysError
 
 FEW_CHANNELS = 4
 """With at most so many, reading pixels as they lie is cheaper than a Transpose."""
+KERNEL, DENSE = "mulshift.kernel", "dense"
+"""Node metadata: what runs a product; a dense one keeps its zeros."""
 _REQUANTIZED = ("zero_point", "qmin", "qmax", "dtype")
 
 
@@ -38,7 +42,7 @@ def conv(state: Relayout, node: ir.Node) -> str:
     elif rank == 4 and w.shape[1] * group <= FEW_CHANNELS and not state.has_twin(x):
         name, layout, packed = "ConvFromNchw", K4N16, pack_conv(w, group)
     else:
-        name, layout, packed = _in_few_bits("ConvNhwc", pack_conv(w, group), w, math.prod(w.shape[1:]))
+        name, layout, packed = _smallest("ConvNhwc", pack_conv(w, group), w, math.prod(w.shape[1:]), node)
     attributes["layout"], name = layout, _suffixed(name, node)
     held = _packed(state, node, f"{layout} {group}", layout, packed)
     moved = x if name.startswith("ConvFromNchw") else state.twin(x, node, rank)
@@ -50,7 +54,7 @@ def gemm(state: Relayout, node: ir.Node) -> str:
     """GemmPacked in the place of Gemm."""
     w = _weights(node)
     channels = _channel_numbers(state, node, w.shape[1])
-    name, layout, packed = _in_few_bits("GemmPacked", pack_gemm(w), w, w.shape[0])
+    name, layout, packed = _smallest("GemmPacked", pack_gemm(w), w, w.shape[0], node)
     attributes = _numbers(node) | {"w_shape": list(w.shape), "layout": layout}
     held = _packed(state, node, f"{layout} gemm", layout, packed)
     node.op_type = _suffixed(name, node)
@@ -60,6 +64,21 @@ def gemm(state: Relayout, node: ir.Node) -> str:
     for key, value in attributes.items():
         node.attributes[key] = ir.convenience.convert_attribute(key, value)
     return node.op_type
+
+
+def _smallest(name: str, packed: Array, w: Array, depth: int, node: ir.Node) -> tuple[str, str, Array]:
+    """Operator, layout and weights of k4n16, packed so that they take the fewest bytes; the first of equal ones.
+
+    Two of four weights are kept only where that saves bytes, so not for sums of 16 and fewer: there it was no faster either.
+    """
+    found = _in_few_bits(name, packed, w, depth)
+    if node.metadata_props.get(KERNEL) == DENSE:
+        return found
+    form = least_zeros(packed, least_bits(w, depth))
+    kept = None if form is None else pack_zeros(packed, form)
+    if form is None or kept is None or kept.nbytes >= found[2].nbytes:
+        return found
+    return f"{name}{form.suffix}", form.layout, kept
 
 
 def _in_few_bits(name: str, packed: Array, w: Array, depth: int) -> tuple[str, str, Array]:

@@ -28,6 +28,7 @@ const DenseKernels dense = {avx2::kDense,
                             Finish<V>::run,
                             avx2::kSparse<8>,
                             avx2::kSparse<4>,
+                            avx2::kShared,
                             avx2::kFewSparse<8>,
                             avx2::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,

@@ -37,6 +37,18 @@ inline __m256i kept_of(const char* chunk, size_t step, size_t half) {
   return _mm256_sub_epi8(_mm256_and_si256(moved, _mm256_set1_epi8(15)), _mm256_set1_epi8(8));
 }
 
+// 32 places and kept weights of a step; those below 0 take the upper half of the table.
+template <int BITS>
+inline void write_placed(__m256i places, __m256i w, char* out) {
+  if (BITS == 8) {
+    const __m256i negative = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w);
+    places = _mm256_or_si256(places, _mm256_and_si256(negative, _mm256_set1_epi8(8)));
+    w = _mm256_abs_epi8(w);
+  }
+  write(out, places);
+  write(out + kStepBytes, w);
+}
+
 template <int BITS>
 inline void expand_sparse(const int8_t* packed, size_t k4, size_t panels, void* b) {
   const char* chunk = reinterpret_cast<const char*>(packed);
@@ -47,16 +59,27 @@ inline void expand_sparse(const int8_t* packed, size_t k4, size_t panels, void* 
       left -= steps;
       for (size_t step = 0; step < steps; ++step, out += kPlacedBytes) {
         for (size_t half = 0; half < 2; ++half) {
-          __m256i places = places_of(read(chunk + 32 * half), step), w = kept_of<BITS>(chunk, step, half);
-          if (BITS == 8) {  // negative ones from the upper half of the table
-            const __m256i eight = _mm256_and_si256(_mm256_cmpgt_epi8(_mm256_setzero_si256(), w), _mm256_set1_epi8(8));
-            places = _mm256_or_si256(places, eight);
-            w = _mm256_abs_epi8(w);
-          }
-          write(out + 32 * half, places);
-          write(out + kStepBytes + 32 * half, w);
+          write_placed<BITS>(places_of(read(chunk + 32 * half), step), kept_of<BITS>(chunk, step, half), out + 32 * half);
         }
       }
+    }
+  }
+}
+
+// Zeros of panels, of 8 bits.
+inline void expand_shared(const int8_t* packed, size_t k4, size_t panels, void* b) {
+  const Packing packing = {8, 0, Zeros::of_panels};
+  const char* panel = reinterpret_cast<const char*>(packed);
+  char* out = static_cast<char*>(b);
+  for (size_t p = 0; p < panels; ++p, panel += packing.panel_bytes(k4)) {
+    const char* kept = panel + packing.head_bytes(k4);
+    for (size_t step = 0; step < steps_of(k4); ++step, kept += kStepBytes, out += kPlacedBytes) {
+      const __m256i positions = _mm256_set1_epi8(panel[step]);
+      const __m256i moved = _mm256_srlv_epi32(positions, _mm256_set_epi32(6, 4, 2, 0, 6, 4, 2, 0));
+      const __m256i by_byte = _mm256_setr_epi8(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0,
+                                               4, 8, 12, 0, 4, 8, 12);
+      const __m256i places = places_of(_mm256_shuffle_epi8(moved, by_byte), 0);
+      for (size_t half = 0; half < 2; ++half) write_placed<8>(places, read(kept + 32 * half), out + 32 * half);
     }
   }
 }
@@ -283,6 +306,8 @@ constexpr Held kSparseHeld = BITS == 8 ? Held::by_sign : Held::raw;
 template <int BITS>
 constexpr Dense kSparse = {kSparseRows,     1,           kSparseHeld<BITS>,     expand_sparse<BITS>,           1,
                            load_row_u8,     load_windows_u8, multiply_sparse<BITS>, multiply_sparse_to_bytes<BITS>, 2};
+constexpr Dense kShared = {kSparseRows, 1,           Held::by_sign,      expand_shared,               1,
+                           load_row_u8, load_windows_u8, multiply_sparse<8>, multiply_sparse_to_bytes<8>, 2};
 template <int BITS>
 constexpr Dense kFewSparse = {kFewRows,    1,               kSparseHeld<BITS>,         nullptr, 1,
                               load_row_u8, load_windows_u8, multiply_few_sparse<BITS>, nullptr};
