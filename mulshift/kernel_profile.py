@@ -143,15 +143,10 @@ def profile_integer(
     names = {str(n.name) for n in integer.graph if is_weighted(n)}
     lowered = {f: lower(with_weights_of(integer, f), "onnxruntime") for f in dict.fromkeys((BASE, *forms))}
     nodes = {f: {n.name: n for n in single_nodes(made.model, names, feeds)} for f, made in lowered.items()}
-    machine = machine_key(threads)
-    store = (folder or cache_folder()) / FILE
-    times = read_times(store, machine)
-    wanted = {n.key: n for found in nodes.values() for n in found.values()}
-    missing = {key: node for key, node in wanted.items() if key not in times}
+    machine, store = machine_key(threads), (folder or cache_folder()) / FILE
     if progress is not None:
         progress("profile", 0, None)
-    if missing:
-        times = keep_times(store, machine, time_nodes(missing, threads, seconds))
+    times = known_times({n.key: n for found in nodes.values() for n in found.values()}, threads, seconds, folder)
     whole = f"model {hashlib.sha256(lowered[BASE].serialize()).hexdigest()[:24]}"
     if whole not in times:
         times = keep_times(store, machine, {whole: time_model(lowered[BASE], feeds, threads, 10 * seconds)})
@@ -165,6 +160,21 @@ def profile_integer(
     if progress is not None:
         progress("profile", 1, 1)
     return Profile(machine, tuple(timed), times[whole])
+
+
+def known_times(
+    nodes: Mapping[str, SingleNode], threads: int, seconds: float, folder: Path | None = None
+) -> dict[str, float]:
+    """Key of a node -> seconds of one run; each timed once on one machine.
+
+    Args:
+        nodes: by key.
+        threads, seconds, folder: see `profile`.
+    """
+    store, machine = (folder or cache_folder()) / FILE, machine_key(threads)
+    times = read_times(store, machine)
+    missing = {key: node for key, node in nodes.items() if key not in times}
+    return keep_times(store, machine, time_nodes(missing, threads, seconds)) if missing else times
 
 
 def quick_recipe(recipe: RecipeSource) -> Recipe:

@@ -28,8 +28,12 @@ from mulshift.ir import (
 from mulshift.ir.layout import set_channels
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.kernels.pairing import is_safe, pair_up
+from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.passes.kernels.relayout import StaysError
 from mulshift.passes.kernels.spaces import Place, Space, spaces
+from mulshift.passes.quant_rules import channel_axis
+from mulshift.passes.sparsity.found import zeros_of
+from mulshift.passes.sparsity.pattern import Sparsity
 
 
 @dataclass
@@ -47,6 +51,11 @@ class OrderChannels(Pass):
             readers = [reader for node in space.readers if (reader := _reader(node)) is not None]
             if all(reader.safe for reader in readers):
                 continue
+            zeros = next((place.node for place in space.places if _needs_order(place)), None)
+            if zeros is not None:
+                for reader in readers:
+                    self.skipped(reader.node, f"the zeros of '{zeros.name}' have a pattern in the order that is there")
+                continue
             order, kept = _choose(space, readers)
             if order is not None:
                 _apply(model.graph, space, order)
@@ -57,6 +66,18 @@ class OrderChannels(Pass):
                     )
                 elif order is not None or not reader.safe:
                     self.skipped(reader.node, kept[reader.node])
+
+
+def _needs_order(place: Place) -> bool:
+    """Whether a sparse kernel needs a product's channels where they are: inputs, or outputs that share a pattern."""
+    node = place.node
+    if place.index != 1 or node.metadata_props.get(KERNEL) == DENSE:
+        return False
+    found, w = zeros_of(node), constant(node.inputs[1])
+    if found is None or found.pattern is None or w is None:
+        return False
+    makes = place.axis == channel_axis(node, w.ndim)
+    return Sparsity.parse(found.pattern).across > 1 or not makes
 
 
 @dataclass(frozen=True, eq=False)
