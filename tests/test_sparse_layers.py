@@ -13,9 +13,13 @@ from qdq_graphs import graph
 
 import mulshift
 from mulshift import compiler, kernel_profile, kernels, sparse_layers
+from mulshift.backends import kernel_session
 from mulshift.ir import Array, Interpreter, Level, UsageError
+from mulshift.layer_twins import twins
+from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.single_nodes import Form, is_weighted, with_weights_of
-from mulshift.sparse_layers import compare, sparse_layers as layers_of
+from mulshift.sparse_layers import compare
+from mulshift.sparse_layers import sparse_layers as layers_of
 
 pytestmark = pytest.mark.skipif(not kernels.is_built(), reason="the kernel library is not built")
 
@@ -127,3 +131,37 @@ def test_weights_can_be_given_the_pattern() -> None:
     same = with_weights_of(integer, {U: Form(8, "2:4")})
     assert layers_of(mulshift.lower(same, "onnxruntime").model.graph).keys() == {U}
     assert len([n for n in same.graph if is_weighted(n)]) == 3
+
+
+def test_bench_tells_which_kernel_ran(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mulshift.cli import run_command
+
+    compiled(output=folder / "out")
+    capsys.readouterr()
+    assert run_command(["bench", "out", "--layers", "--seconds", "0.02", "--json", "-q"]) == 0
+    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)["layers"]["out"]}
+    isa = kernels.instruction_set()
+    assert (rows[U]["ran"], rows[V]["ran"]) == (f"{isa} k8n16z", f"{isa} k4n16")
+    assert not rows[U]["put_back"] and rows[V]["put_back"]
+    assert all(rows[U][key] > 0 for key in ("milliseconds", "alone", "twin")) and rows[V]["milliseconds"] > 0
+    assert rows[V]["twin"] is None  # its channels were put in another order for the dense kernel
+    assert rows["MatMul_4"]["alone"] is None and rows["x.quantize"]["ran"] == "ONNX Runtime"
+    assert run_command(["bench", "out", "--layers", "--seconds", "0.02", "-q"]) == 0
+    assert "put back dense" in capsys.readouterr().out
+    assert run_command(["bench", "net.onnx", "--layers", "-q"]) == 2
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("kind", ["2:4", "2:4:shared"])
+def test_the_twin_of_a_twin_is_the_same(bits: int, kind: str) -> None:
+    integer = compiled(sparse_kernels="all").levels[Level.INTEGER]
+    lowered = mulshift.lower(with_weights_of(integer, Form(bits, kind)), "onnxruntime")
+    other, changed = twins(lowered.model)
+    assert changed.keys() == {U, V, "MatMul_4"} and not layers_of(other.graph)
+    for node in other.graph:
+        if node.name in changed:
+            node.metadata_props[KERNEL] = DENSE
+    again, back = twins(other)
+    assert back == layers_of(lowered.model.graph) == layers_of(again.graph)
+    made = [kernel_session.session(ir.to_proto(m).SerializeToString()).run(None, SAMPLES[0]) for m in (other, again)]
+    assert np.array_equal(made[0][0], made[1][0]) and np.array_equal(made[0][0], lowered.run(SAMPLES[0])["y"])
