@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 from kernel_checks import S8, S16, S32, U8, one_node, output
+from sparse_weights import form_of, thinned
 
 from mulshift.ir import Array
 from mulshift.ir.operators import low_bits, packing
+from mulshift.ir.operators.sparse import pack_zeros
 
 EPILOGUE = "AddTableRequantize"
 OPTIONAL = ("strides", "pads", "dilations")
@@ -55,7 +57,9 @@ def draft(base: str) -> Draft:
         a |= {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 6 // inner or 1}
         packed = packing.pack_taps(w.astype(S8)) if inner == 1 else packing.pack_conv(w.astype(S8), 1)
         a["layout"] = packing.TAPS if inner == 1 else packing.K4N16
-    if base.endswith("Blocks"):
+    if sparse := form_of(base):
+        packed, a["layout"] = pack_zeros(thinned(packed.astype(S8), sparse.shared, rng), sparse), sparse.layout
+    elif base.endswith("Blocks"):
         packed, a["layout"] = low_bits.pack_blocks(packed, 16), low_bits.BLOCKS
     elif bits < 8:
         packed, a["layout"] = low_bits.pack_bits(packed, bits), low_bits.LOW_BITS[bits]
@@ -201,6 +205,40 @@ BLOCKS: dict[str, tuple[Change, str]] = {
 }
 """Of k4n16 weights."""
 
+
+def _kept(positions: tuple[int, int, int, int], last: bool = False) -> Change:
+    """Four weights of 1 in the first or last step of the first column, at such positions of its two fours."""
+
+    def change(d: Draft) -> None:
+        form = form_of(d.op.removesuffix(EPILOGUE))
+        assert form is not None
+        w, step = d.inputs[1], 6 if last and d.op.startswith("ConvNhwc") else 0
+        if form.shared:
+            w[0, 0, 0, step] = sum(p << 2 * i for i, p in enumerate(positions))
+            row = w[0, 0, 1 + step * form.bits // 8, :4]
+        else:
+            chunk, shift = w[0, 0, step // 4], 2 * (step % 4)
+            chunk[:4] = chunk[:4] & (255 - (3 << shift)) | [p << shift for p in positions]
+            first = 64 + 64 * (step % 4 * form.bits // 8)
+            row = chunk[first : first + 4]
+        row[:] = 1 if form.bits == 8 else 0x99
+
+    return change
+
+
+def _half_a_step(d: Draft) -> None:
+    """k = 3 or 51 has no second four in its last step."""
+    d.attributes["w_shape"] = [3, 20] if d.op.startswith("GemmPacked") else [20, 17, 3, 1]
+
+
+KEPT: dict[str, tuple[Change, str]] = {
+    "positions that are equal": (_kept((0, 1, 2, 2)), "w has positions that do not ascend"),
+    "positions that fall": (_kept((3, 1, 0, 1)), "w has positions that do not ascend"),
+    "a kept weight where w is padding": (_kept((0, 1, 2, 3), last=True), "w is not zero where it is padding"),
+    "a kept four where w is padding": (_half_a_step, "w is not zero where it is padding"),
+}
+"""Of weights of which two of four are kept."""
+
 ROWS: dict[str, tuple[Change, str]] = {
     "x of no axes": (_put("x", lambda x: np.asarray(x[0, 0])), "x must have at least one axis"),
     "x of another k": (_put("x", lambda x: x[:, :-1]), "x has 5 elements along k, w has 6"),
@@ -215,12 +253,27 @@ def _overflowing(d: Draft) -> None:
     d.inputs = [np.zeros((1, 16, 16, 16), U8), d.inputs[1][:, :, :0], d.inputs[2]]
 
 
+BASES = (
+    "ConvNhwc",
+    "ConvFromNchw",
+    "DepthwiseNhwc",
+    "GemmPacked",
+    "GemmPackedInt4",
+    "GemmPackedInt4Blocks",
+    "GemmPackedSparse",
+    "GemmPackedSharedInt4",
+    "ConvNhwcSparseInt4",
+    "ConvNhwcShared",
+)
+
+
 def malformed() -> Iterator[tuple[str, Draft, str]]:
     """(what is wrong, node, part of the message); "" where ONNX Runtime itself may say it."""
-    for base in ("ConvNhwc", "ConvFromNchw", "DepthwiseNhwc", "GemmPacked", "GemmPackedInt4", "GemmPackedInt4Blocks"):
+    for base in BASES:
         kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
         if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):
             kinds = kinds | BLOCKS
+        kinds = kinds | (KEPT if form_of(base) else {})
         if base in ("ConvNhwc", "ConvFromNchw"):
             kinds = kinds | {"2^64 weights an output": (_overflowing, "'w_shape' has more weights")}
         for name in sorted(draft(base).attributes.keys() - set(OPTIONAL)):

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from kernel_checks import S8, S16, S32, U8, integers, one_node, open_session, output, run_session
 from operator_checks import norm_weights, rotary_angles
+from sparse_weights import form_of, thinned
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import low_bits, packing
 from mulshift.ir.operators.epilogue import EPILOGUES
 from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.sparse import pack_zeros
 
 Rng = np.random.Generator
 Sized = Callable[[Rng], dict[int, Array]]
@@ -27,9 +29,9 @@ MAIN_PRODUCT_NAMES = [
     base + epilogue
     for base in PRODUCTS
     for epilogue in EPILOGUE_NAMES
-    if "Int" not in base or epilogue in ("Accumulate", "", "AddTableRequantize")
+    if ("Int" not in base and not form_of(base)) or epilogue in ("Accumulate", "", "AddTableRequantize")
 ]
-"""Without most epilogues of weights of few bits: their stages are those of the 8-bit products."""
+"""Without most epilogues of weights of few bits or with zeros: their stages are those of the others."""
 FULL = {U8: (0, 255), S8: (-128, 127), S16: (-32768, 32767), S32: (-(2**31), 2**31 - 1)}
 TIMES = 3
 """Sizes that one session is fed, one after the other."""
@@ -196,7 +198,9 @@ def _bias(rng: Rng, w: Array, base: str, x_zero_point: int) -> Array:
 
 
 def _form(base: str) -> tuple[str, int, bool]:
-    """`ConvNhwcInt4Blocks` -> (`ConvNhwc`, 4, True)."""
+    """`ConvNhwcInt4Blocks` -> (`ConvNhwc`, 4, True); `ConvNhwcSharedInt4` -> (`ConvNhwc`, 4, False)."""
+    if sparse := form_of(base):
+        return base.removesuffix(sparse.suffix), sparse.bits, False
     plain, _, form = base.partition("Int")
     return plain, int(form[:1] or 8), form.endswith("Blocks")
 
@@ -204,6 +208,9 @@ def _form(base: str) -> tuple[str, int, bool]:
 def _packed(packed: Array, base: str, a: dict[str, Any], rng: Rng) -> Array:
     """k4n16 on the layout of the base."""
     _, bits, in_blocks = _form(base)
+    if sparse := form_of(base):
+        a["layout"] = sparse.layout
+        return pack_zeros(thinned(packed, sparse.shared, rng), sparse)
     if in_blocks:
         a["layout"] = low_bits.BLOCKS
         made = low_bits.pack_blocks(packed, int(_pick(rng, [8, 16, 32])))

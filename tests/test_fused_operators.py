@@ -24,11 +24,13 @@ from operator_checks import (
     seeds,
     zero_points,
 )
+from sparse_weights import form_of, thinned
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import low_bits, packing
 from mulshift.ir.operators.epilogue import EPILOGUES
 from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.sparse import SPARSE, SparseForm, least_zeros, pack_zeros, unpack_zeros
 
 sizes = st.integers(1, 40)
 
@@ -101,6 +103,39 @@ def test_taps_come_back(channels: int, height: int, width: int) -> None:
     assert np.array_equal(packing.unpack_taps(packed, w.shape), w)
 
 
+@settings(max_examples=60)
+@given(sizes, sizes, st.sampled_from(SPARSE))
+def test_kept_weights_come_back(k: int, n: int, form: SparseForm) -> None:
+    rng = np.random.default_rng(k)
+    packed = thinned(packing.pack_gemm(integers(rng, S8, k, n) >> (8 - form.bits)), form.shared, rng)
+    w = pack_zeros(packed, form)
+    assert np.array_equal(unpack_zeros(w, form)[:, :, : packed.shape[2]], packed)
+    found = least_zeros(packed, form.bits)
+    assert found is not None and SPARSE.index(found) <= SPARSE.index(form)
+
+
+def test_three_of_four_are_not_kept() -> None:
+    w = np.zeros((8, 20), S8)
+    w[4:6, 3] = w[6, 19] = 1
+    assert least_zeros(packing.pack_gemm(w), 8) == SPARSE[2], "positions 0, 1, 2 of two columns of two panels"
+    w[6, 2] = 1
+    assert least_zeros(packing.pack_gemm(w), 8) == SPARSE[3], "positions 0, 1, 2 of two columns of a panel"
+    w[7, 3] = 1
+    assert least_zeros(packing.pack_gemm(w), 8) is None, "of a column"
+    assert least_zeros(packing.pack_gemm(w[:0]), 8) is None
+
+
+def test_where_kept_weights_lie() -> None:
+    """Column 17, k = 41: the second of step 5's first four (40 to 43)."""
+    w = np.zeros((64, 20), S8)
+    w[40, 17], w[41, 17] = 7, -9
+    of_columns, of_panel = (pack_zeros(packing.pack_gemm(w), SPARSE[i]) for i in (3, 2))
+    assert of_columns[0, 1, 1, 64 + 64 + 4 * 1 : 64 + 64 + 4 * 1 + 2].tolist() == [7, 256 - 9]
+    assert of_columns[0, 1, 1, 4 * 1 : 4 * 1 + 2].tolist() == [0b0000, 0b01010101], "steps 4 to 7; unused: 0 and 1"
+    assert of_panel.shape == (1, 2, 1 + 8, 64)
+    assert of_panel[0, 1, 1 + 5, 4:6].tolist() == [7, 256 - 9] and of_panel[0, 1, 0, 5] == 0b01000100
+
+
 def test_where_a_weight_lies() -> None:
     """B[k, n] at [g, n // 16, k // 4, n % 16, k % 4], k = (ky * kw + kx) * (C / G) + channel."""
     w = np.zeros((2 * 20, 3, 2, 2), S8)
@@ -111,7 +146,7 @@ def test_where_a_weight_lies() -> None:
 
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
-    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 12 * 9
+    assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 20 * 9
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
 
 
@@ -121,11 +156,15 @@ class Product:
     def __init__(self, base: str, seed: int, z: int, kind: tuple[Any, int, int]) -> None:
         self.rng = np.random.default_rng(seed)
         self.attributes: dict[str, Any] = {"x_zero_point": z, "layout": packing.K4N16}
-        plain, _, form = base.partition("Int")
-        self.bits, self.in_blocks = int(form[:1] or 8), form.endswith("Blocks")
+        sparse = form_of(base)
+        plain, _, form = base.removesuffix(sparse.suffix if sparse else "").partition("Int")
+        self.bits, self.in_blocks = sparse.bits if sparse else int(form[:1] or 8), form.endswith("Blocks")
         make = {"GemmPacked": self._gemm, "DepthwiseNhwc": self._depthwise}.get(plain, self._conv)
         self.channels = make(plain)
-        if self.in_blocks:
+        if sparse:
+            self.w = pack_zeros(thinned(self.w, sparse.shared, self.rng), sparse)
+            self.attributes["layout"] = sparse.layout
+        elif self.in_blocks:
             self.w, self.attributes["layout"] = low_bits.pack_blocks(self.w, 8), low_bits.BLOCKS
         elif self.bits < 8:
             self.w, self.attributes["layout"] = low_bits.pack_bits(self.w, self.bits), low_bits.LOW_BITS[self.bits]
@@ -209,7 +248,8 @@ def test_products(base: str, seed: int, z: int, kind: tuple[Any, int, int]) -> N
 
 
 @pytest.mark.parametrize(
-    ("base", "epilogue"), [(b, e) for b in PRODUCTS for e in EPILOGUES if "Int" not in b or e == EPILOGUES[-1]]
+    ("base", "epilogue"),
+    [(b, e) for b in PRODUCTS for e in EPILOGUES if e == EPILOGUES[-1] or ("Int" not in b and not form_of(b))],
 )
 @settings(max_examples=4)
 @given(seeds, zero_points)
