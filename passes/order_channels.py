@@ -21,6 +21,7 @@ from mulshift.ir import (
     add_initializer,
     attribute,
     constant,
+    describe,
     get_level,
     get_qparams,
     set_qparams,
@@ -31,7 +32,6 @@ from mulshift.passes.kernels.pairing import is_safe, pair_up
 from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.passes.kernels.relayout import StaysError
 from mulshift.passes.kernels.spaces import Place, Space, spaces
-from mulshift.passes.quant_rules import channel_axis
 from mulshift.passes.sparsity.found import zeros_of
 from mulshift.passes.sparsity.pattern import Sparsity
 
@@ -48,13 +48,9 @@ class OrderChannels(Pass):
         if get_level(model) is not Level.INTEGER:
             return
         for space in spaces(model.graph):
+            space.bound = space.bound or _sparse(space)
             readers = [reader for node in space.readers if (reader := _reader(node)) is not None]
             if all(reader.safe for reader in readers):
-                continue
-            zeros = next((place.node for place in space.places if _needs_order(place)), None)
-            if zeros is not None:
-                for reader in readers:
-                    self.skipped(reader.node, f"the zeros of '{zeros.name}' have a pattern in the order that is there")
                 continue
             order, kept = _choose(space, readers)
             if order is not None:
@@ -66,18 +62,6 @@ class OrderChannels(Pass):
                     )
                 elif order is not None or not reader.safe:
                     self.skipped(reader.node, kept[reader.node])
-
-
-def _needs_order(place: Place) -> bool:
-    """Whether a sparse kernel needs a product's channels where they are: inputs, or outputs that share a pattern."""
-    node = place.node
-    if place.index != 1 or node.metadata_props.get(KERNEL) == DENSE:
-        return False
-    found, w = zeros_of(node), constant(node.inputs[1])
-    if found is None or found.pattern is None or w is None:
-        return False
-    makes = place.axis == channel_axis(node, w.ndim)
-    return Sparsity.parse(found.pattern).across > 1 or not makes
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +85,19 @@ class _Reader:
         if taps > 1 and channels % 2:
             raise StaysError(f"pairs of {channels} channels straddle the taps of its window")
         return self.rows.reshape(-1, channels)
+
+
+def _sparse(space: Space) -> str | None:
+    """Which zeros stand in the present order of the channels: along the inputs, or for neighbouring outputs alike.
+
+    Told by the values of the weights, as kernels are chosen; one that was put back dense needs no order.
+    """
+    for place in space.places:
+        zeros = None if place.index != 1 or place.node.metadata_props.get(KERNEL) == DENSE else zeros_of(place.node)
+        sparsity = None if zeros is None or zeros.pattern is None else Sparsity.parse(zeros.pattern)
+        if sparsity is not None and (place.node in space.readers or sparsity.across > 1):
+            return f"{describe(place.node)} is sparse, {sparsity}, in this order"
+    return None
 
 
 def _reader(node: ir.Node) -> _Reader | None:

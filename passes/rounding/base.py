@@ -15,8 +15,11 @@ from mulshift.passes.rounding.reconstruct import Descent, reconstruct
 from mulshift.passes.rounding.relaxation import FrozenIntegers, Relaxation
 from mulshift.passes.rounding.result import Rounded
 from mulshift.passes.rounding.walk import Block, Walk
+from mulshift.passes.sparsity.survivors import refit
 
 GRANULARITIES = ("layer", "block")
+REFIT_STEPS = 40
+"""Of the least squares that find the target of a sparse layer."""
 
 
 @dataclass
@@ -26,6 +29,8 @@ class RoundingPass(PairPass):
     u are the layer's inputs in the float graph, x those in the quantized graph as it is by then. With the moments
     `H = E[x^T x]` and `U = E[u^T x]` about their means this is `(t - s q) H (t - s q)^T` plus what no weights can
     change, with `t = w + w (U - H) (H + l I)^-1`; `b' = b + w E[u] - s q E[x]`. Methods differ in how they find q, s.
+
+    A node that has a pattern of zeros (`mulshift.passes.sparsity`) keeps it: t and q are zero where its weights are.
 
     The graph is cut into blocks where one value is all that goes on (a residual block is one). Memory: the weights
     twice, the values alive at the start of a block for each sample, in both graphs, and the moments of the layers that
@@ -85,7 +90,10 @@ class RoundingPass(PairPass):
 
     def _problem(self, layer: Layer, halves: tuple[Moments, Moments]) -> Problem:
         target, energy = aim(layer, halves, self.compensate)
-        return Problem(target, energy, layer.scales(), layer.grid)
+        kept = layer.kept
+        if kept is not None:
+            target = refit(target, layer.matrix(layer.exact), kept, energy, self.damping, REFIT_STEPS)
+        return Problem(target, energy, layer.scales(), layer.grid, kept)
 
     def _with_bias(self, layer: Layer, moments: Moments, rounded: Rounded) -> Rounded:
         if not moves_bias(layer, self.compensate):
