@@ -148,7 +148,7 @@ def test_bench_tells_which_kernel_ran(folder: Path, capsys: pytest.CaptureFixtur
     assert rows["MatMul_4"]["alone"] is None and rows["x.quantize"]["ran"] == "ONNX Runtime"
     assert run_command(["bench", "out", "--layers", "--seconds", "0.02", "-q"]) == 0
     assert "put back dense" in capsys.readouterr().out
-    assert run_command(["bench", "net.onnx", "--layers", "-q"]) == 2
+    assert run_command(["bench", "net.onnx", "--layers", "-q"]) == 3
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -95,6 +95,13 @@ def test_every_level_tells_the_same_patterns() -> None:
     assert told["tensorrt"][:3] == [("Conv", "2:4", None), ("Conv", None, few), ("Conv", "2:4:shared", None)]
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_a_model_that_comes_with_zeros_keeps_them(target: str) -> None:
+    """Whatever rounds the weights: nobody has to run `sparsify`."""
+    made = mulshift.compile(graph(NET, WEIGHTS), FEEDS, recipe="int8", target=target, sparse_kernels="all")
+    assert [r.sparsity for r in made.report.layers if r.density is not None] == ["2:4", None, "2:4:shared", None]
+
+
 def test_odd_channels_and_float_outputs_are_told() -> None:
     w = {"w": sparse(np.random.default_rng(1), 8, 16, 1, 1)}
     model = graph("(float[1, 16, 2, 2] x) => (float[1, 8, 2, 2] y) { y = Conv (x, w) }", w)
