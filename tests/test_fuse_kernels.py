@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 import qdq_graphs as g
 from kernel_graphs import FIRST, X, fuse, ops, residual, weights
+from sparse_weights import thinned
 
 from mulshift.ir import (
     Array,
@@ -22,8 +23,10 @@ from mulshift.ir import (
     show,
 )
 from mulshift.ir.layout import stands_for
+from mulshift.ir.operators import packing
 from mulshift.passes import PASSES
 from mulshift.passes.fuse_kernels import FuseKernels
+from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.passes.pipeline import Pipeline
 
 BETWEEN: dict[str, tuple[str, dict[str, Array], int, list[str]]] = {
@@ -294,6 +297,37 @@ def test_weights_that_fit_few_bits_are_packed_to_them(bits: int, name: str, rows
     packed = {n.op_type: n.inputs[1] for n in found.graph if n.op_type.startswith(("ConvNhwc", "GemmPacked"))}
     assert [*packed] == [f"ConvNhwc{name}", f"GemmPacked{name}Accumulate"]
     assert [v.shape for v in packed.values() if v is not None] == [(1, 2, rows, 16, 4), (1, 3, rows, 16, 4)]
+
+
+SPARSE = {"": (8, 4), "Sparse": (8, 16), "Shared": (8, 16), "SparseInt4": (4, 16), "SharedInt4": (4, 16)}
+"""Form -> bits, channels in fours: of 16 k and fewer a sum, two of four would take no fewer bytes."""
+
+
+@pytest.mark.parametrize("kernel", ["", DENSE])
+@pytest.mark.parametrize("form", SPARSE)
+def test_two_of_four_weights_are_kept_by_their_values(form: str, kernel: str) -> None:
+    bits, fours = SPARSE[form]
+    text = (
+        f"(float[1,{4 * fours},6,6] x) => (float[1,40] y) "
+        "{ a = Conv(x, w) r = Relu(a) p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, v) }"
+    )
+    inner, feeds = 4 * fours, {"x": g.normal(1, 4 * fours, 6, 6)}
+    integer = g.lower(g.qdq(g.graph(text, weights(w=(inner, inner, 1, 1), v=(inner, 40))), feeds))
+    rng = np.random.default_rng(1)
+    for node in integer.graph:
+        w = constant(node.inputs[1]) if node.op_type in ("Conv", "GemmAccumulate") else None
+        if w is None:
+            continue
+        node.metadata_props[KERNEL] = kernel
+        is_conv = w.ndim == 4
+        packed = packing.pack_conv(w, 1) if is_conv else packing.pack_gemm(w)
+        thin = thinned(packed >> (8 - bits), form.startswith("Shared"), rng)
+        plain = packing.unpack_conv(thin, w.shape, 1) if is_conv else packing.unpack_gemm(thin, w.shape)
+        node.replace_input_with(1, add_initializer(integer.graph, f"{node.name}.thin", np.ascontiguousarray(plain)))
+    found, _ = fuse(integer, feeds)
+    names = [n.op_type for n in found.graph if n.op_type.startswith(("ConvNhwc", "GemmPacked"))]
+    suffix = form if not kernel else "Int4" if bits == 4 else ""
+    assert names == [f"ConvNhwc{suffix}", f"GemmPacked{suffix}Accumulate"]
 
 
 def test_equal_weights_are_packed_once() -> None:

@@ -1,14 +1,14 @@
 """Weights of which at most two of four along k are not zero: two of four are kept, with their 2-bit positions.
 
-A four is one of the K4 of k4n16 (`packing`), a step is two of them, S = ceil(K4 / 2). A step keeps four weights of each of
-sixteen columns, [16, 4]: two of its first four, then two of its second. Of two, the position of the second is above that
-of the first; where fewer are not zero, zeros are kept.
+A four is one of the K4 of k4n16 (`packing`), a step is two of them, S = ceil(K4 / 2). A step keeps four weights of each
+of sixteen columns, [16, 4]: two of its first four, then two of its second. Of two, the position of the second is above
+that of the first; where fewer are not zero, zeros are kept.
 
 `k8n16z`, u8 [G, P, C, 320], C = ceil(S / 4), has positions of each column. Of four steps: 64 bytes of positions, byte i
 those of kept weight i, of the first step lowest; then 64 kept weights a step, s8. `k8n16zs4`, u8 [G, P, C, 192], has
 the kept weights as rows of k4n16s4 (`low_bits`).
-`k8n16p`, u8 [G, P, H + S, 64], H = ceil(S / 64), has positions that the sixteen columns of a panel share: first H rows of
-them, a byte a step, of the first kept weight lowest; then S rows of kept weights, s8. `k8n16ps4`, u8
+`k8n16p`, u8 [G, P, H + S, 64], H = ceil(S / 64), has positions that the sixteen columns of a panel share: first H rows
+of them, a byte a step, of the first kept weight lowest; then S rows of kept weights, s8. `k8n16ps4`, u8
 [G, P, H + ceil(S / 2), 64], has those as rows of k4n16s4.
 """
 

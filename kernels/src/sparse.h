@@ -21,6 +21,13 @@ namespace mulshift {
 
 inline size_t steps_of(size_t k4) { return (k4 + 1) / 2; }
 
+// The activations of the k4 fours, one or more, that are left of a row: eight, 0 beyond one four.
+inline uint64_t eight_of(const void* a, size_t k4) {
+  uint64_t x = 0;
+  std::memcpy(&x, a, k4 >= 2 ? 8 : 4);
+  return x;
+}
+
 // Null, or what is wrong with positions or with what the last step keeps.
 const char* check_zeros(const uint8_t* packed, const Packing& packing, size_t k4, size_t panels);
 

@@ -8,6 +8,7 @@
 #include "draw.h"
 #include "low_bits.h"
 #include "ratios.h"
+#include "sparse.h"
 
 namespace mulshift {
 namespace cases {
@@ -23,6 +24,7 @@ struct Case {
   Bytes few;     // w as it is packed, for a second product that must give the same
   Packing packing;
   std::vector<int> multipliers;  // of blocks: [group][column][block]
+  std::vector<std::pair<int, int>> kept;  // positions of the weights that may not be zero: [group][column][four]
   std::vector<ColumnSums> sums;  // a column
   std::vector<int32_t> bias, b, c;
   Stages stages = {};
@@ -94,11 +96,38 @@ Packing packing_of(const ConvSpec& s, int kind) {
   return kind == 8 ? Packing{4, 2 * size(1, 8)} : Packing{};
 }
 
+// Those of which two of four are kept.
+void pack_kept(Case* c) {
+  const ConvSpec& s = c->spec;
+  const Packing& packing = c->packing;
+  const size_t k4 = s.k4(), panel = packing.panel_bytes(k4), panels = c->w.size() / (k4 * kStepBytes);
+  const size_t of_group = panels / s.groups, per_group = s.outputs / s.groups, rows = packing.steps_of_row();
+  const bool is_shared = packing.zeros == Zeros::of_panels;
+  c->few.assign(panels * panel, 0);
+  const auto add = [&](size_t at, int bits) { c->few[at] = static_cast<char>(c->few[at] | bits); };
+  for (size_t i = 0; i < panels * steps_of(k4) * kStepBytes; ++i) {
+    const size_t at = i / kStepBytes / steps_of(k4), step = i / kStepBytes % steps_of(k4), j = i % kStepBytes;
+    const size_t group = at / of_group, n = at % of_group * 16 + j / 4, four = 2 * step + j % 4 / 2;
+    const size_t known = n < per_group ? n : is_shared ? per_group - 1 : 0;
+    const std::pair<int, int> two = four < k4 ? c->kept[(group * per_group + known) * k4 + four] : std::pair<int, int>{0, 1};
+    const int position = j % 2 ? two.second : two.first;
+    int w = 0;
+    if (four < k4) w = static_cast<int8_t>(c->w[(at * k4 + four) * kStepBytes + j / 4 * 4 + static_cast<size_t>(position)]);
+    const size_t head = at * panel, chunk = head + step / 4 * packing.chunk_bytes();
+    if (is_shared && j < 4) add(head + step, position << 2 * j);
+    if (!is_shared) add(chunk + j, position << 2 * (step % 4));
+    const size_t row = is_shared ? head + packing.head_bytes(k4) + step / rows * kStepBytes
+                                 : chunk + kStepBytes + step % 4 / rows * kStepBytes;
+    add(row + j, packing.bits == 8 ? w & 255 : (w + 8) << 4 * (step % 2));
+  }
+}
+
 // The same weights as they are packed.
 void pack(Case* c) {
   const ConvSpec& s = c->spec;
   const Packing& packing = c->packing;
   const int bits = packing.bits;
+  if (packing.zeros != Zeros::none) return pack_kept(c);
   if (bits == 8) return;
   const size_t panel = packing.panel_bytes(s.k4()), steps = packing.steps_of_row(), panels = c->w.size() / (s.k4() * kStepBytes);
   c->few.assign(panels * panel, 0);
@@ -132,13 +161,25 @@ void draw_weights(Case* c) {
   const bool low = c->image.h * c->image.w <= 5 && one_in(2);
   const int kind = low ? draw(5, 8) : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
   if (!c->depthwise) c->packing = packing_of(s, kind);
+  const bool is_sparse = !c->depthwise && kind < 6 && one_in(3);
+  if (is_sparse) c->packing = {c->packing.bits, 0, pick({Zeros::of_columns, Zeros::of_panels})};
+  const auto is_kept = [&](size_t n, size_t k) {
+    if (!is_sparse) return true;
+    if (k % 4 == 0) {
+      const int first = draw(0, 2);
+      const bool again = c->packing.zeros == Zeros::of_panels && n % 16;
+      c->kept.push_back(again ? c->kept[c->kept.size() - s.k4()] : std::pair<int, int>{first, draw(first + 1, 3)});
+    }
+    const int place = static_cast<int>(k % 4);
+    return (place == c->kept.back().first || place == c->kept.back().second) && !one_in(10);
+  };
   for (size_t g = 0; g < groups; ++g) {
     for (size_t n = 0; n < columns; ++n) {
       ColumnSums sums = {0, 0};
       int multiplier = 1;
       for (size_t k = 0; k < s.depth(); ++k) {
         if (c->packing.block && k % (4 * c->packing.block) == 0) c->multipliers.push_back(multiplier = draw(1, 15));
-        const int w = largest && n == 0 ? largest : weight(kind) * multiplier;
+        const int drawn = largest && n == 0 ? largest : weight(kind) * multiplier, w = is_kept(n, k) ? drawn : 0;
         c->w[place(*c, g, n, k)] = static_cast<char>(w);
         sums.sum += w;
         sums.magnitude += std::abs(w);
@@ -269,6 +310,7 @@ void print(const Case& c, const ColumnInputs& inputs) {
   if (!c.depthwise) std::printf(", %s", best_way(c));
   if (c.packing.block) std::printf(", blocks of %zu", c.packing.block);
   if (c.packing.bits < 8) std::printf(", %d bits", c.packing.bits);
+  if (c.packing.zeros != Zeros::none) std::printf(", zeros of %s", c.packing.zeros == Zeros::of_panels ? "panels" : "columns");
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
@@ -297,14 +339,17 @@ void run_twice(const Case& c, const ColumnInputs& inputs, size_t count) {
   }
   const Made first = made_by(product, c, count, forward(draw(1, 4)));
   Product packed;
-  if (c.packing.bits < 8) {
+  if (!c.packing.is_plain()) {
     ConvSpec few = c.spec;
     few.packed = c.few.data();
     few.packing = c.packing;
-    packed.prepare(few, inputs);
+    if (const char* wrong = packed.prepare(few, inputs)) {
+      std::printf(": packed UNSTABLE %s\n", wrong);
+      return;
+    }
   }
   const auto parallel = pick({backward, at_once, at_once});
-  const Made second = made_by(c.packing.bits < 8 ? packed : product, c, count, parallel(draw(2, 5)));
+  const Made second = made_by(c.packing.is_plain() ? product : packed, c, count, parallel(draw(2, 5)));
   const bool same = first.y == second.y && first.q == second.q;
   std::printf(": %s%s %016llx %016llx\n", first.wrong ? first.wrong : "ok", same ? "" : " UNSTABLE",
               static_cast<unsigned long long>(hash(first.y)), static_cast<unsigned long long>(hash(first.q)));

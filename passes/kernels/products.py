@@ -1,7 +1,8 @@
 """Conv and Gemm with constant weights on the library's layouts: weights packed here, activations channels last.
 
-Weights that all fit 4, 2 or 1 bits are packed to that; so are 4-bit numbers times one multiplier a block of k, and weights
-of which at most two of four along k are not zero. Of those that hold the weights, the layout of fewest bytes is taken.
+Weights that all fit 4, 2 or 1 bits are packed to that; so are 4-bit numbers times one multiplier a block of k, and
+weights of which at most two of four along k are not zero. Of those that hold the weights, the layout of fewest bytes is
+taken.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def gemm(state: Relayout, node: ir.Node) -> str:
 def _smallest(name: str, packed: Array, w: Array, depth: int, node: ir.Node) -> tuple[str, str, Array]:
     """Operator, layout and weights of k4n16, packed so that they take the fewest bytes; the first of equal ones.
 
-    Two of four weights are kept only where that saves bytes, so not for sums of 16 and fewer: there it was no faster either.
+    Two of four weights are kept only where that saves bytes, so not for sums of 16 and fewer, and not on 2 bits.
     """
     found = _in_few_bits(name, packed, w, depth)
     if node.metadata_props.get(KERNEL) == DENSE:

@@ -90,17 +90,6 @@ inline __m256i flips() {
                             static_cast<long long>(0x8080808080808080), 0x7f7f7f7f7f7f7f7f);
 }
 
-// Up to eight activations of a row; those beyond are 0.
-inline uint64_t eight_of(const char* a, size_t k4) {
-  uint64_t x = 0;
-  if (k4 >= 2) {
-    __builtin_memcpy(&x, a, 8);
-  } else {
-    __builtin_memcpy(&x, a, 4);
-  }
-  return x;
-}
-
 struct Kept {
   __m256i places[2], w[2];
 };

@@ -4,6 +4,7 @@
 #include "../simd/avx512.h"
 #include "avx512vnni_dense.h"
 #include "avx512vnni_packed.h"
+#include "avx512vnni_sparse.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -12,7 +13,8 @@ namespace {
 using V = avx512::V;
 
 const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, {}, {}, avx512::kPacked<4>,
-                            avx512::kPacked<2>, {}, nullptr, Finish<V>::run};
+                            avx512::kPacked<2>, {}, nullptr, Finish<V>::run,
+                            avx512::kSparse<8>, avx512::kSparse<4>, {}, avx512::kFewSparse<8>, avx512::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 

@@ -4,6 +4,7 @@
 #include "../simd/neon.h"
 #include "neondot_dense.h"
 #include "neondot_packed.h"
+#include "neondot_sparse.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -12,7 +13,8 @@ namespace {
 using V = neon::V;
 
 const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, {}, {}, neon::kPacked<4>,
-                            neon::kPacked<2>, {}, nullptr, Finish<V>::run};
+                            neon::kPacked<2>, {}, nullptr, Finish<V>::run,
+                            neon::kSparse<8>, neon::kSparse<4>, {}, neon::kFewSparse<8>, neon::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes};
 
