@@ -19,6 +19,7 @@ from mulshift.passes.gptq import Gptq
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.order_channels import OrderChannels
+from mulshift.passes.permute_channels import PermuteChannels
 from mulshift.passes.rotate import Rotate
 from mulshift.passes.round_nearest import RoundNearest
 from mulshift.passes.round_weights import RoundWeights
@@ -35,6 +36,7 @@ PASSES: dict[str, type[Pass]] = {
     "equalize": Equalize,
     "smooth": Smooth,
     "rotate": Rotate,
+    "permute-channels": PermuteChannels,
     "sparsify": Sparsify,
     "calibrate": Calibrate,
     "assign-precision": AssignPrecision,

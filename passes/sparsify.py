@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ASSIGNED = "assigned"
 """The pattern that is each node's own, or none."""
+_COMPARED = 64
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Sparsify(WalkPass[Product, Pruned]):
         return found
 
     def _task(self, layer: Product, halves: tuple[Moments, Moments], moments: Moments) -> Task:
-        target, energy = aim(layer, halves, self.compensate)
+        target, energy = aim(layer, halves, self.compensate, _COMPARED)
         norms = moments.xx.diagonal(dim1=1, dim2=2).sqrt()
         return Task(layer.matrix(layer.weights), norms, target, energy, self.damping, self.iterations)
 

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     import torch
 
 
-def aim(layer: Product, halves: tuple[Moments, Moments], compensate: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def aim(
+    layer: Product, halves: tuple[Moments, Moments], compensate: bool, compared: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(t, H) of `(t - v) H (t - v)^T`: [groups, outputs, K] and [groups, K, K].
 
     Args:
         layer: whose float weights are w.
         halves: moments of two halves of the samples.
         compensate: t is w regressed on the inputs as they are now, else w itself; about the means where a bias follows.
+        compared: of `regress`.
     """
     first, second = (half.energies(moves_bias(layer, compensate)) for half in halves)
     w = layer.matrix(layer.exact)
-    return regress(w, (first, second)) if compensate else w, shrunken(first[0], second[0])
+    return regress(w, (first, second), compared) if compensate else w, shrunken(first[0], second[0])
 
 
 def moves_bias(layer: Product, compensate: bool) -> bool:

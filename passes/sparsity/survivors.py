@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def refit(
     target: torch.Tensor, start: torch.Tensor, kept: torch.Tensor, energy: torch.Tensor, damping: float, steps: int
 ) -> torch.Tensor:
-    """Conjugate gradients on `min over v of (t - v) (H + l I) (t - v)^T`, v zero where not kept; it never gets worse.
+    """Conjugate gradients on `min over v of (t - v) (H + l I) (t - v)^T`, v zero where not kept, in float32.
 
     Preconditioned by the diagonal. Each output has its own system, H without the rows and columns that it dropped; the
     products with H are shared.
@@ -26,12 +26,14 @@ def refit(
     """
     import torch
 
+    mean = energy.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    energy = (energy / torch.where(mean > 0, mean, 1.0)).float()
+    target, start = target.float(), start.float()
     diagonal = energy.diagonal(dim1=1, dim2=2)
-    ridge = damping * diagonal.mean(dim=1)[:, None, None]
-    inverse = 1 / (diagonal[:, None] + ridge).clamp_min(torch.finfo(energy.dtype).tiny)
+    inverse = 1 / (diagonal[:, None] + damping)
 
     def along(x: torch.Tensor) -> torch.Tensor:
-        return (x @ energy + ridge * x) * kept
+        return (x @ energy + damping * x) * kept
 
     v = start * kept
     rest = along(target - v)
@@ -44,10 +46,10 @@ def refit(
             break
         moved = along(direction)
         curvature = (direction * moved).sum(dim=2, keepdim=True)
-        length = torch.where(going & (curvature > 0), square / curvature.clamp_min(1e-300), 0.0)
+        length = torch.where(going & (curvature > 0), square / curvature.clamp_min(1e-30), 0.0)
         v = v + length * direction
         rest = rest - length * moved
         z = inverse * rest
         before, square = square, (rest * z).sum(dim=2, keepdim=True)
-        direction = z + torch.where(before > 0, square / before.clamp_min(1e-300), 0.0) * direction
-    return v
+        direction = z + torch.where(before > 0, square / before.clamp_min(1e-30), 0.0) * direction
+    return v.double()
