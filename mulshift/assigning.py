@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mulshift.ir import Level, UsageError, get_level, load
 from mulshift.ir.errors import DataError
 from mulshift.kernel_profile import Profile, forms_of, profile
 from mulshift.passes.allocation.budget import parse_budgets
-from mulshift.passes.allocation.candidates import DEFAULT, candidate_of, parse_candidates
+from mulshift.passes.allocation.candidates import DEFAULT, DENSE, candidate_of, parse_candidates
 from mulshift.passes.allocation.choice import Assignment
 from mulshift.passes.allocation.costs import LATENCY
 from mulshift.passes.allocation.front import Point, pareto
@@ -29,7 +30,7 @@ from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.sources import ModelSource, find_function, user_code
 from mulshift.user_cache import cache_folder
 
-STEP, BEFORE = "assign-precision", "insert-fake-quant"
+STEP, BEFORE, SPARSIFY = "assign-precision", "insert-fake-quant", "sparsify"
 WORKSPACE = "allocation"
 
 
@@ -162,30 +163,42 @@ def before_quantization(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"passes": recipe.passes[: min(ends)]})
 
 
-def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
+def with_budgets(recipe: Recipe, budgets: Sequence[str], candidates: Sequence[str] = ()) -> Recipe:
     """The recipe with `assign-precision` before insert-fake-quant, or with these budgets where it has it already.
+
+    Where a candidate has a pattern of zeros, `sparsify` follows, which prunes what was chosen, and the recipe's
+    `calibrate` once more.
 
     Args:
         recipe: any that quantizes.
         budgets: none leaves it as it is.
+        candidates: of the pass; none leaves its own.
 
     Raises:
-        UsageError: the recipe never quantizes.
+        UsageError: the recipe never quantizes; candidates without budgets, or that there are not.
     """
     if not budgets:
+        if candidates:
+            raise UsageError("candidates", "there is no budget", "give one, as size=0.6")
         return recipe
-    options = {"budgets": list(budgets)}
+    options: dict[str, Any] = {"budgets": list(budgets)} | ({"candidates": list(candidates)} if candidates else {})
     names = [step.name for step in recipe.passes]
     if STEP in names:
         at = names.index(STEP)
         step = recipe.passes[at]
         rest = {k: v for k, v in step.options.items() if k != "given"}
-        steps = [*recipe.passes[:at], step.model_copy(update={"options": rest | options}), *recipe.passes[at + 1 :]]
+        before, made = recipe.passes[:at], step.model_copy(update={"options": rest | options})
+        after = recipe.passes[at + 1 :]
     else:
         at = len(before_quantization(recipe).passes)
-        made = Step.model_validate({"pass": STEP, "options": options})
-        steps = [*recipe.passes[:at], made, *recipe.passes[at:]]
-    return recipe.model_copy(update={"passes": tuple(steps)})
+        before, made = recipe.passes[:at], Step.model_validate({"pass": STEP, "options": options})
+        after = recipe.passes[at:]
+    pruned: tuple[Step, ...] = ()
+    sparse = any(c.kind != DENSE for c in parse_candidates(made.options.get("candidates", DEFAULT)))
+    if sparse and SPARSIFY not in names:
+        again = [deepcopy(s) for s in before if s.name == "calibrate"][-1:]  # of its own: YAML would refer to the first
+        pruned = (Step.model_validate({"pass": SPARSIFY, "options": {"pattern": "assigned"}}), *again)
+    return recipe.model_copy(update={"passes": (*before, made, *pruned, *after)})
 
 
 def decided(recipe: Recipe, graph: ir.Model) -> Recipe:

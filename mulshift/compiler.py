@@ -128,6 +128,7 @@ def compile(
     sparse_kernels: str = "timed",
     dense: Sequence[str] | None = None,
     budgets: Sequence[str] = (),
+    candidates: Sequence[str] = (),
     evaluate: Evaluate | None = None,
     workers: Workers | None = None,
     sources: Sources | None = None,
@@ -151,6 +152,7 @@ def compile(
             keeps all sparse. Without such layers nothing is timed.
         dense: nodes of the INTEGER graph to put back dense, instead of timing.
         budgets: for mixed precision, as `size=0.6` or `latency=5ms`: `assign-precision` joins the recipe.
+        candidates: for these, as `w4a8` or `w8a8:2:4`; zeros in a pattern bring `sparsify` into the recipe too.
         evaluate: metrics on labelled data, for budgets as `top1=-1.0`.
         workers: who measures for `assign-precision`, and the workspace from which a call that was killed goes on. None
             of it is in the lock.
@@ -162,7 +164,8 @@ def compile(
     """
     named = None if dense is None else tuple(dense)
     options = Options(target, seed, float_islands, verify_samples, input_image, sparse_kernels, named)
-    row, steps = find_target(target), _with_image(with_budgets(load_recipe(recipe), budgets), input_image)
+    row = find_target(target)
+    steps = _with_image(with_budgets(load_recipe(recipe), budgets, candidates), input_image)
     folder = None if output is None else check_output(output)
     progress("load", 0, None)
     imported = load(model, examples_for(model, example_inputs, calibration), dynamic_shapes)

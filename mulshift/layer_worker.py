@@ -1,6 +1,7 @@
 """The process that tells what ran: `python -m mulshift.layer_worker MODEL FEEDS THREADS SECONDS`.
 
-Prints a JSON object: the kernels' instruction set, and node -> [operator that ONNX Runtime ran, seconds of its fastest run].
+Prints a JSON object: the kernels' instruction set, and node -> [operator that ONNX Runtime ran, seconds of its fastest
+run].
 """
 
 from __future__ import annotations

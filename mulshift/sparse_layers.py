@@ -1,6 +1,6 @@
-"""Layers whose kernel keeps two of four weights, timed beside their dense twins; those that are slower go back to dense.
+"""Layers whose kernel keeps two of four weights, timed beside their dense twins; slower ones go back to dense.
 
-The zeros stay where they are, so the numbers are the same either way: it is a choice of kernel, and of the layout of weights.
+The zeros stay where they are, so the numbers are the same either way: it is a choice of kernel and of a layout.
 """
 
 from __future__ import annotations

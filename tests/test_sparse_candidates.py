@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdq_graphs import graph
 
+import mulshift
 from mulshift.assigning import decided, precisions
 from mulshift.ir import Level, UsageError
 from mulshift.passes.allocation.candidates import (
@@ -131,3 +132,20 @@ def test_the_decision_is_on_the_nodes_and_in_the_recipe(tmp_path: Path) -> None:
     assert precisions(again) == given_
     AssignPrecision(given={"Conv_2": "w4a8"})(again)
     assert sparsity_of(next(n for n in again.graph if n.name == "Conv_2")) is None
+
+
+def test_compile_prunes_what_was_chosen(tmp_path: Path) -> None:
+    """And a replay, which measures nothing, gives the same bytes."""
+    options = {"budgets": ["bops=0.9"], "candidates": ["w8a8", "w8a8:2:4"], "sparse_kernels": "all"}
+    made = mulshift.compile(graph(CHAIN, CONSTANTS), SAMPLES, recipe="int8", output=tmp_path / "out", **options)  # type: ignore[arg-type]
+    found = {r.node: (r.precision, r.sparsity) for r in made.report.layers if r.density is not None}
+    assert found == {"Conv_0": ("w8a8", None), "Conv_2": ("w8a8:2:4", "2:4"), "Gemm_6": ("w8a8", None)}
+    assert made.report.verification.differences == 0
+    assert [p.name for p in made.report.passes].count("calibrate") == 2
+    again = mulshift.replay(tmp_path / "out", graph(CHAIN, CONSTANTS), SAMPLES)
+    assert again.same, again.differences
+
+
+def test_candidates_without_a_budget_are_refused() -> None:
+    with pytest.raises(UsageError, match="there is no budget"):
+        mulshift.compile(graph(CHAIN, CONSTANTS), SAMPLES, candidates=["w8a8"])

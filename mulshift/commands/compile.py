@@ -10,6 +10,7 @@ import typer
 from mulshift.commands.options import (
     Batch,
     Budgets,
+    Candidates,
     Executor,
     ImageChannels,
     ImageCrop,
@@ -66,6 +67,7 @@ def compile_model(
         typer.Option("--sparse-kernels", help="For 2:4 layers: timed (where faster here than the dense one), or all."),
     ] = "timed",
     budget: Budgets = None,
+    candidate: Candidates = None,
     metrics: Metrics = None,
     jobs: Jobs = 1,
     executor: Executor = "local",
@@ -123,6 +125,7 @@ def compile_model(
             verify_samples=verify_samples,
             sparse_kernels=sparse_kernels,
             budgets=budget or (),
+            candidates=candidate or (),
             evaluate=None if metrics is None else metrics_function(metrics),
             workers=Workers(jobs, executor, workspace),
             sources=Sources(
