@@ -35,7 +35,7 @@ test-all: $(INSTALLED) $(REAL_MODELS) $(RAY)
 
 # All run, whatever the first says. ARGS=--quick for minutes; with --json FILE, run one script by itself.
 bench: $(INSTALLED) $(PEERS) $(REAL_MODELS)
-	@status=0; for script in main_job cpu_kernels transformers mixed_precision; do \
+	@status=0; for script in main_job cpu_kernels transformers mixed_precision sparsity; do \
 	  echo "benchmarks/$$script.py $(ARGS)"; $(BIN)/python benchmarks/$$script.py $(ARGS) || status=1; \
 	done; exit $$status
 

@@ -66,8 +66,10 @@ class Artifact:
     def _open(self) -> Any:
         from mulshift.backends import kernel_session, onnxruntime
 
-        session = kernel_session.session if has_kernels(self.model) else onnxruntime.session
-        return session(self.serialize(), self.threads)
+        if has_kernels(self.model):
+            return kernel_session.session(self.serialize(), self.threads)
+        # With s8 activations as it is written: see `verify_qdq`.
+        return onnxruntime.session(self.serialize(), self.threads, optimize=not self.target.signed_activations)
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.onnx` (weights beside it if they are large) into a folder, made if need be.

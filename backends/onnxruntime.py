@@ -1,4 +1,7 @@
-"""ONNX Runtime: integer form (mulshift:: nodes with bodies, fused), portable form (bodies inlined), qdq form."""
+"""ONNX Runtime: integer form (mulshift:: nodes with bodies, fused), portable form (bodies inlined), qdq form.
+
+The form for TensorRT is one of the latter, and runs here too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
 from mulshift.backends.artifact import Artifact
 from mulshift.backends.inlining import inline
 from mulshift.backends.qdq import freeze
+from mulshift.backends.tensorrt import freeze_signed
 from mulshift.ir import ModelError, Target, attach, origin, set_origin
 from mulshift.passes.fuse_kernels import FuseKernels
 from mulshift.passes.order_channels import OrderChannels
@@ -25,10 +29,10 @@ _PRODUCER = "mulshift"
 
 
 def lower(model: ir.Model, target: Target) -> Artifact:
-    """The artifact of one of the three forms; the model is left as it is.
+    """The artifact of one of the forms; the model is left as it is.
 
     Args:
-        model: INTEGER level, or QDQ level for `onnxruntime-qdq`.
+        model: INTEGER level, or QDQ level for `onnxruntime-qdq` and `tensorrt`.
         target: one of this backend's rows.
     """
     copy = model.clone()
@@ -57,6 +61,10 @@ def _qdq(model: ir.Model) -> ir.Model:
     return _standard(freeze(model))
 
 
+def _tensorrt(model: ir.Model) -> ir.Model:
+    return _standard(freeze_signed(model))
+
+
 def _standard(model: ir.Model) -> ir.Model:
     """Inline what is left of functions (those of float operators that older opsets lack)."""
     InlinePass()(model)
@@ -70,6 +78,7 @@ _FORMS: dict[str, Callable[[ir.Model], ir.Model]] = {
     "onnxruntime": _integer,
     "onnxruntime-portable": _portable,
     "onnxruntime-qdq": _qdq,
+    "tensorrt": _tensorrt,
 }
 
 

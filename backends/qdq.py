@@ -1,6 +1,6 @@
 """The qdq form: weights frozen to integers behind DequantizeLinear, biases to s32, activations u8.
 
-What it is for: runtimes that fuse standard Q/DQ pairs into their own kernels (ONNX Runtime, TensorRT, OpenVINO, QNN).
+What it is for: runtimes that fuse standard Q/DQ pairs into their own kernels (ONNX Runtime, OpenVINO, QNN).
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ _BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 _S8_TO_U8 = 128
 
 
-def freeze(model: ir.Model) -> ir.Model:
+def freeze(model: ir.Model, integer_biases: bool = True) -> ir.Model:
     """Turn a QDQ-level graph, in place, into the form that other runtimes expect.
 
     Integers that an imported model brought are kept as they are.
+
+    Args:
+        model: QDQ level.
+        integer_biases: False stores the reals that they stand for, as float.
     """
     graph = model.graph
     for node in list(graph):
@@ -40,7 +44,7 @@ def freeze(model: ir.Model) -> ir.Model:
     for node in list(graph):
         index = _BIAS.get(node.op_type)
         if index is not None and node.domain == "" and len(node.inputs) > index:
-            _freeze_bias(graph, node, index)
+            _freeze_bias(graph, node, index, integer_biases)
     if any(_is_u8_by_s8(node) for node in graph):
         _raise_activations(graph)
     for node in graph:
@@ -103,8 +107,8 @@ def _channel_scale(product: ir.Node, w: ir.Node) -> Array | None:
     return None if isinstance(found, int) else found[0]
 
 
-def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
-    """`bias -> DequantizeLinear(s32, s_x * s_w)`; left float where the operator is not quantized."""
+def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int, integers: bool) -> None:
+    """`bias -> DequantizeLinear(s32, s_x * s_w)`, or its result; left as it is where the operator is not quantized."""
     bias, x, w = constant(node.inputs[index]), _dequantizer(node.inputs[0]), _dequantizer(node.inputs[1])
     if bias is None or x is None or w is None or not is_float(node.inputs[index]) or bias.ndim != 1:
         return
@@ -117,6 +121,9 @@ def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int) -> None:
     limit = 2**31 - 1
     q = np.clip(np.rint(bias.astype(np.float64) / scale.astype(np.float64)), -limit, limit).astype(np.int32)
     base = str(node.inputs[index].name)  # type: ignore[union-attr]
+    if not integers:
+        node.replace_input_with(index, add_initializer(graph, f"{base}.frozen", (q * scale).astype(np.float32)))
+        return
     inputs = [
         add_initializer(graph, f"{base}.frozen", q),
         add_initializer(graph, f"{base}.scale", scale),

@@ -29,7 +29,14 @@ TARGETS: dict[str, Target] = {
             "onnxruntime-qdq",
             "onnxruntime",
             Level.QDQ,
-            note="standard Q/DQ, u8 x s8, for TensorRT, OpenVINO, QNN; float scales, within 1 step of the integers",
+            note="standard Q/DQ, u8 x s8, for OpenVINO, QNN and others; float scales, within 1 step of the integers",
+        ),
+        Target(
+            "tensorrt",
+            "onnxruntime",
+            Level.QDQ,
+            signed_activations=True,
+            note="standard Q/DQ, s8 x s8, zero points 0, float biases: INT8 in and out, as its sparse kernels ask",
         ),
     )
 }

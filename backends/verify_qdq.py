@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from mulshift.backends.onnxruntime import session
 from mulshift.backends.qdq import freeze
+from mulshift.backends.tensorrt import freeze_signed
 from mulshift.backends.verify import Verified
 from mulshift.ir import (
     Array,
@@ -55,12 +56,14 @@ class _Block:
     scale: float
 
 
-def verify_qdq(model: ir.Model, samples: Iterable[Feeds]) -> Verified:
+def verify_qdq(model: ir.Model, samples: Iterable[Feeds], signed: bool = False) -> Verified:
     """Run each quantized operator alone on ONNX Runtime, in its frozen Q/DQ form, and by the integer formula.
 
     Args:
         model: QDQ level, before it is frozen.
         samples: feeds of the model; inputs of a block are what the QDQ graph holds there.
+        signed: the form for TensorRT, run as it is written: ONNX Runtime's fused kernels for s8 activations saturate on
+            x86 without VNNI, or refuse the pairs that its own optimizer makes (1.31).
 
     Raises:
         VerificationError: more than 1 step, or different in more than 1e-4 of the values.
@@ -80,7 +83,7 @@ def verify_qdq(model: ir.Model, samples: Iterable[Feeds]) -> Verified:
             block = blocks.get(value)
             if block is not None:
                 if value not in runners:
-                    runners[value] = _runner(model, block)
+                    runners[value] = _runner(model, block, signed)
                 _check(block, runners[value], live, tally)
                 for v in block.inputs:
                     uses[v] -= 1
@@ -162,7 +165,7 @@ class _Runner:
     names: dict[ir.Value, str]
 
 
-def _runner(model: ir.Model, block: _Block) -> _Runner | None:
+def _runner(model: ir.Model, block: _Block, signed: bool) -> _Runner | None:
     """Both forms of one block; None if it has no integer form (an island)."""
     quantized = ir.Model(
         ir.convenience.extract(model.graph, block.inputs, [block.output]),
@@ -175,8 +178,8 @@ def _runner(model: ir.Model, block: _Block) -> _Runner | None:
     inner = [n for n in integer.graph if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     if any(is_float(v) for n in inner for v in (*n.inputs, *n.outputs)):
         return None
-    frozen = ir.serde.serialize_model(freeze(quantized)).SerializeToString()
-    return _Runner(Interpreter(integer), session(frozen), {v: str(v.name) for v in block.inputs})
+    frozen = ir.serde.serialize_model((freeze_signed if signed else freeze)(quantized)).SerializeToString()
+    return _Runner(Interpreter(integer), session(frozen, optimize=not signed), {v: str(v.name) for v in block.inputs})
 
 
 def _check(block: _Block, runner: _Runner | None, live: dict[ir.Value, Array], tally: Tally) -> None:

@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import models
+from parts import Part
 from precision.exact import exact_rows
-from processes import Failed, loud, measured, watched
+from processes import watched
 from rows import Row, at_least, at_most, exactly, finish, missing, show
 
 QUICK_SECONDS = 120.0
@@ -35,29 +36,6 @@ Rounding: integer-only artifacts, scored on data that did not calibrate: top-1 i
 Solvers: size of packed weights against all 8-bit; ILP, greedy and uniform see the same losses and budgets.
 Latency: prediction = the 8-bit model as measured + the difference of each product's kernel, timed alone; 1 thread.
 GEMV: the minimum of processes by turns; MatMulNBits: accuracy level 4, the faster of two blocks."""
-
-
-class Part:
-    """One script that prints a JSON object."""
-
-    def __init__(self, name: str, *arguments: object, quick: bool) -> None:
-        self.command = (f"precision/{name}", *arguments, *(["--quick"] if quick else []))
-        self.found: dict[str, Any] = {}
-        self.why = "not run"
-
-    def run(self, deadline: float) -> None:
-        title, started = " ".join(map(str, self.command)), time.perf_counter()
-        try:
-            self.found = measured(*self.command, seconds=deadline - started)
-            self.why = self.found.get("left_out", "")
-            print(f"{title}: {time.perf_counter() - started:.0f} s{f' ({self.why})' if self.why else ''}", flush=True)
-        except Failed as e:
-            self.why = str(e)
-            loud(title, self.why)
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.found) and "left_out" not in self.found
 
 
 def rounding_rows(parts: Mapping[tuple[str, str], Part]) -> Iterator[Row]:
@@ -160,11 +138,11 @@ def told(correlations: Mapping[str, Any]) -> str:
 
 def measure(quick: bool) -> tuple[list[Row], list[str]]:
     """All rows, and lines below them: first what is not timed, two at a time, then what is, alone."""
-    rounding = {(n, m): Part("rounding", n, m, quick=quick) for n in NETS for m in METHODS}
-    solvers = {n: Part("allocation", n, quick=quick) for n in NETS}
-    sensitivities = {n: Part("sensitivity", n, quick=quick) for n in NETS}
-    latency = {n: Part("latency", n, quick=quick) for n in NETS}
-    resume, gemv = Part("resume", quick=quick), Part("gemv", quick=quick)
+    rounding = {(n, m): Part("precision/rounding", n, m, quick=quick) for n in NETS for m in METHODS}
+    solvers = {n: Part("precision/allocation", n, quick=quick) for n in NETS}
+    sensitivities = {n: Part("precision/sensitivity", n, quick=quick) for n in NETS}
+    latency = {n: Part("precision/latency", n, quick=quick) for n in NETS}
+    resume, gemv = Part("precision/resume", quick=quick), Part("precision/gemv", quick=quick)
     deadline = time.perf_counter() + (QUICK_SECONDS if quick else 1e6)
     with ThreadPoolExecutor(2) as pool:
         first = [p for (_, method), p in rounding.items() if method in ("best", "nearest")]

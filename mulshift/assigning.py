@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from mulshift.data import input_specs, open_samples
 from mulshift.determinism import one_torch_thread
 from mulshift.ir import Level, UsageError, get_level, load
 from mulshift.ir.errors import DataError
-from mulshift.kernel_profile import Profile, profile
+from mulshift.kernel_profile import Profile, forms_of, profile
 from mulshift.passes.allocation.budget import parse_budgets
-from mulshift.passes.allocation.candidates import DEFAULT, parse_candidates
+from mulshift.passes.allocation.candidates import DEFAULT, DENSE, candidate_of, parse_candidates
 from mulshift.passes.allocation.choice import Assignment
 from mulshift.passes.allocation.costs import LATENCY
 from mulshift.passes.allocation.front import Point, pareto
@@ -26,12 +27,11 @@ from mulshift.passes.allocation.measurements import Measurements
 from mulshift.passes.allocation.metric import Evaluate
 from mulshift.passes.assign_precision import AssignPrecision
 from mulshift.passes.pipeline import Pipeline, Progress, silent
-from mulshift.passes.precision import precision_of
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.sources import ModelSource, find_function, user_code
 from mulshift.user_cache import cache_folder
 
-STEP, BEFORE = "assign-precision", "insert-fake-quant"
+STEP, BEFORE, SPARSIFY = "assign-precision", "insert-fake-quant", "sparsify"
 LEARNED = ("round-weights", "gptq", "adaround", "flexround", "decoupleq")
 """Passes that round weights by what that does to the outputs."""
 WORKSPACE = "allocation"
@@ -120,7 +120,8 @@ def assign(
     loaded = load_recipe(recipe)
     found: Profile | None = None
     if timed or front == LATENCY or any(b.name == LATENCY for b in wanted):
-        found = profile(imported, samples, recipe, threads=threads, progress=progress)
+        forms = forms_of(parse_candidates(candidates))
+        found = profile(imported, samples, recipe, threads=threads, forms=forms, progress=progress)
     with one_torch_thread():
         graph = (
             Pipeline(before_quantization(loaded), checked=0).run(imported, samples, seed=seed, progress=progress).model
@@ -130,7 +131,7 @@ def assign(
             budgets=budgets,
             candidates=candidates,
             sensitivity=sensitivity,
-            rounding=rounding_of(loaded),
+            rounding=rounding_of(loaded, candidates),
             solver=solver,
             latencies=None if times is None else times.seconds,
             model_latency=0.0 if times is None else times.model,
@@ -166,36 +167,53 @@ def before_quantization(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"passes": recipe.passes[: min(ends)]})
 
 
-def rounding_of(recipe: Recipe) -> str:
-    """How a recipe rounds weights, as `assign-precision` takes it."""
-    return OUTPUTS if any(step.name in LEARNED for step in recipe.passes) else NEAREST
+def has_zeros(candidates: Sequence[str]) -> bool:
+    """Whether a candidate has a pattern of zeros."""
+    return any(c.kind != DENSE for c in parse_candidates(candidates))
 
 
-def with_budgets(recipe: Recipe, budgets: Sequence[str]) -> Recipe:
+def rounding_of(recipe: Recipe, candidates: Sequence[str] = DEFAULT) -> str:
+    """How weights are rounded, as `assign-precision` takes it: `sparsify` is learned too."""
+    learned = has_zeros(candidates) or any(step.name in LEARNED for step in recipe.passes)
+    return OUTPUTS if learned else NEAREST
+
+
+def with_budgets(recipe: Recipe, budgets: Sequence[str], candidates: Sequence[str] = ()) -> Recipe:
     """The recipe with `assign-precision` before insert-fake-quant, or with these budgets where it has it already.
+
+    Where a candidate has a pattern of zeros, `sparsify` follows, which prunes what was chosen, and the recipe's
+    `calibrate` once more.
 
     Args:
         recipe: any that quantizes.
         budgets: none leaves it as it is.
+        candidates: of the pass; none leaves its own.
 
     Raises:
-        UsageError: the recipe never quantizes.
+        UsageError: the recipe never quantizes; candidates without budgets, or that there are not.
     """
     if not budgets:
+        if candidates:
+            raise UsageError("candidates", "there is no budget", "give one, as size=0.6")
         return recipe
-    options: dict[str, Any] = {"budgets": list(budgets)}
+    options: dict[str, Any] = {"budgets": list(budgets)} | ({"candidates": list(candidates)} if candidates else {})
     names = [step.name for step in recipe.passes]
     if STEP in names:
         at = names.index(STEP)
         step = recipe.passes[at]
         rest = {k: v for k, v in step.options.items() if k != "given"}
-        steps = [*recipe.passes[:at], step.model_copy(update={"options": rest | options}), *recipe.passes[at + 1 :]]
+        before, made = recipe.passes[:at], step.model_copy(update={"options": rest | options})
+        after = recipe.passes[at + 1 :]
     else:
         at = len(before_quantization(recipe).passes)
-        options["rounding"] = rounding_of(recipe)
-        made = Step.model_validate({"pass": STEP, "options": options})
-        steps = [*recipe.passes[:at], made, *recipe.passes[at:]]
-    return recipe.model_copy(update={"passes": tuple(steps)})
+        options["rounding"] = rounding_of(recipe, candidates or DEFAULT)
+        before, made = recipe.passes[:at], Step.model_validate({"pass": STEP, "options": options})
+        after = recipe.passes[at:]
+    pruned: tuple[Step, ...] = ()
+    if has_zeros(made.options.get("candidates", DEFAULT)) and SPARSIFY not in names:
+        again = [deepcopy(s) for s in before if s.name == "calibrate"][-1:]  # of its own: YAML would refer to the first
+        pruned = (Step.model_validate({"pass": SPARSIFY, "options": {"pattern": "assigned"}}), *again)
+    return recipe.model_copy(update={"passes": (*before, made, *pruned, *after)})
 
 
 def decided(recipe: Recipe, graph: ir.Model) -> Recipe:
@@ -216,8 +234,8 @@ def decided(recipe: Recipe, graph: ir.Model) -> Recipe:
 
 
 def precisions(graph: ir.Model) -> dict[str, str]:
-    """What a graph says of the bits of its products, by node."""
-    return {str(n.name): str(p) for n in graph.graph if (p := precision_of(n)) is not None}
+    """What a graph says of the bits of its products, and of patterns beside them, by node."""
+    return {str(n.name): str(c) for n in graph.graph if (c := candidate_of(n)) is not None}
 
 
 def precisions_of_integers(graph: ir.Model) -> dict[str, str]:

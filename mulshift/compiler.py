@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import onnx_ir as ir
 
 from mulshift.assigning import Workers, decided, examples_for, precisions_of_integers, with_budgets
 from mulshift.backends import Artifact, find_target, lower
-from mulshift.backends.artifact import MODEL_FILE
+from mulshift.backends.artifact import MODEL_FILE, has_kernels
 from mulshift.backends.verify import Verified, verify_integer
 from mulshift.backends.verify_qdq import verify_qdq
 from mulshift.data import input_specs, open_samples
 from mulshift.determinism import one_torch_thread
 from mulshift.image_input import ImageInput, adapter
 from mulshift.ir import DataError, Feeds, Level, Samples, Target, UnsupportedError, UsageError, load
-from mulshift.kernel_profile import profile
+from mulshift.kernel_profile import forms_of, profile
 from mulshift.lock import HashedSamples, Lock, Sources, model_sha256, sha256, versions
 from mulshift.measure import measure
 from mulshift.output_folder import LOCK_FILE, REPORT_FILE, TIMING_FILE, check_output, staged, write_text
@@ -33,9 +33,9 @@ from mulshift.passes.pipeline import Pipeline, PipelineResult, Progress, silent
 from mulshift.passes.recipe import Recipe, RecipeSource, Step, load_recipe
 from mulshift.report import Facts, Report, make_report
 from mulshift.report import float_islands as islands_of
+from mulshift.sparse_layers import CHOICES, Compared, compare, put_back, sparse_layers
 
 ISLANDS = ("report", "forbid")
-_FORM = {Level.INTEGER: "integer", Level.QDQ: "qdq"}
 _INTEGER_PASS, _IMAGE_PASS = "to-integer", "fold-input"
 _AFTER_IMAGE = ("fold-bn", "fuse", "equalize", "calibrate")
 
@@ -51,6 +51,7 @@ class Compiled:
         seconds: (stage, seconds) of every pass; the only thing here that differs between equal runs.
         folder: where it was written, or None.
         levels: the graph at each level, for a look.
+        compared: the layers with sparse kernels beside their dense twins, where they were timed.
     """
 
     artifact: Artifact
@@ -59,6 +60,7 @@ class Compiled:
     seconds: tuple[tuple[str, float], ...]
     folder: Path | None
     levels: dict[Level, ir.Model] = field(repr=False)
+    compared: tuple[Compared, ...] = ()
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """`Artifact.run`."""
@@ -75,6 +77,8 @@ class Options:
         float_islands: "report" or "forbid".
         verify_samples: calibration samples that verification and SQNR run.
         input_image: for a uint8 image input.
+        sparse_kernels: row of `mulshift.sparse_layers.CHOICES`.
+        dense: layers that stay dense though their weights have a pattern, as was found by timing; None if nothing was.
     """
 
     target: str = "onnxruntime"
@@ -82,10 +86,15 @@ class Options:
     float_islands: str = "report"
     verify_samples: int = 2
     input_image: ImageInput | None = None
+    sparse_kernels: str = "timed"
+    dense: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.float_islands not in ISLANDS:
             raise UsageError("float_islands", f"'{self.float_islands}' is not known", f"use {' or '.join(ISLANDS)}")
+        if self.sparse_kernels not in CHOICES:
+            cause = f"'{self.sparse_kernels}' is not known"
+            raise UsageError("sparse_kernels", cause, f"use {' or '.join(CHOICES)}")
         if self.verify_samples < 1:
             raise UsageError("verify_samples", f"is {self.verify_samples}", "verify with at least 1")
 
@@ -98,6 +107,8 @@ class Options:
             "float_islands": self.float_islands,
             "verify_samples": self.verify_samples,
             "input_image": image,
+            "sparse_kernels": self.sparse_kernels,
+            "dense": None if self.dense is None else list(self.dense),
         }
 
 
@@ -114,7 +125,10 @@ def compile(
     float_islands: str = "report",
     input_image: ImageInput | None = None,
     verify_samples: int = 2,
+    sparse_kernels: str = "timed",
+    dense: Sequence[str] | None = None,
     budgets: Sequence[str] = (),
+    candidates: Sequence[str] = (),
     evaluate: Evaluate | None = None,
     workers: Workers | None = None,
     sources: Sources | None = None,
@@ -133,7 +147,12 @@ def compile(
         float_islands: "report" lists what has no integer form, "forbid" makes it an error.
         input_image: take uint8 images and fold the preprocessing in.
         verify_samples: calibration samples that verification and SQNR run.
+        sparse_kernels: of layers whose weights have a 2:4 pattern: "timed" times each beside its dense twin on this
+            machine and puts back dense what is slower (the lock says which, so that a replay times nothing); "all"
+            keeps all sparse. Without such layers nothing is timed.
+        dense: nodes of the INTEGER graph to put back dense, instead of timing.
         budgets: for mixed precision, as `size=0.6` or `latency=5ms`: `assign-precision` joins the recipe.
+        candidates: for these, as `w4a8` or `w8a8:2:4`; zeros in a pattern bring `sparsify` into the recipe too.
         evaluate: metrics on labelled data, for budgets as `top1=-1.0`.
         workers: who measures for `assign-precision`, and the workspace from which a call that was killed goes on. None
             of it is in the lock.
@@ -143,8 +162,10 @@ def compile(
     Raises:
         MulshiftError: one line on what is wrong; nothing is written then.
     """
-    options = Options(target, seed, float_islands, verify_samples, input_image)
-    row, steps = find_target(target), _with_image(with_budgets(load_recipe(recipe), budgets), input_image)
+    named = None if dense is None else tuple(dense)
+    options = Options(target, seed, float_islands, verify_samples, input_image, sparse_kernels, named)
+    row = find_target(target)
+    steps = _with_image(with_budgets(load_recipe(recipe), budgets, candidates), input_image)
     folder = None if output is None else check_output(output)
     progress("load", 0, None)
     imported = load(model, examples_for(model, example_inputs, calibration), dynamic_shapes)
@@ -155,7 +176,7 @@ def compile(
         result = Pipeline(steps).run(
             imported,
             samples,
-            target=_FORM[row.level],
+            target=_form(row),
             seed=seed,
             adapt=adapter(input_image),
             given=given,
@@ -177,7 +198,8 @@ def _times(imported: ir.Model, samples: Samples, recipe: Recipe, progress: Progr
             str(b).split("=")[0].strip() == LATENCY for b in options.get("budgets", ())
         ):
             candidates = parse_candidates(options.get("candidates", DEFAULT))
-            found = profile(imported, samples, recipe, progress=progress).latencies(candidates)
+            timed = profile(imported, samples, recipe, forms=forms_of(candidates), progress=progress)
+            found = timed.latencies(candidates)
             return {"latencies": found.seconds, "model_latency": found.model}
     return {}
 
@@ -194,11 +216,18 @@ def _finish(
     progress: Progress,
 ) -> Compiled:
     after = _at_level(result, row)
-    artifact = lower(after, row)
     adapt = adapter(options.input_image)
     few = list(islice(samples, options.verify_samples))
+    fitted = [adapt(after, s) for s in few]
+    artifact = lower(after, row)
+    compared = _slower(artifact, after, options, fitted[0], progress)
+    if compared and options.dense is None:
+        options = replace(options, dense=tuple(c.name for c in compared if c.slower))
+    if options.dense:
+        put_back(after.graph, options.dense)
+        artifact = lower(after, row)
     progress("verify", 0, None)
-    verified = _verify(artifact, after, [adapt(after, s) for s in few])
+    verified = _verify(artifact, after, fitted)
     progress("report", 0, None)
     reference = result.levels.get(Level.FLOAT, result.levels.get(Level.QDQ, after))
     feeds = [(adapt(imported, s), adapt(reference, s), adapt(after, s)) for s in few]
@@ -230,7 +259,16 @@ def _finish(
     if folder is not None:
         _write(folder, artifact, report, lock, seconds)
     progress("done", 1, 1)
-    return Compiled(artifact, report, lock, seconds, folder, dict(result.levels))
+    return Compiled(artifact, report, lock, seconds, folder, dict(result.levels), compared)
+
+
+def _slower(
+    artifact: Artifact, after: ir.Model, options: Options, feeds: Feeds, progress: Progress
+) -> tuple[Compared, ...]:
+    """Times of the layers with sparse kernels, where it was asked to choose by time; none of a model without."""
+    if options.dense is not None or options.sparse_kernels != "timed" or not has_kernels(artifact.model):
+        return ()
+    return compare(after, feeds, progress=progress) if sparse_layers(artifact.model.graph) else ()
 
 
 def _write(
@@ -281,6 +319,11 @@ def _forbid_islands(model: ir.Model) -> None:
         raise UnsupportedError(where, f"has no integer form: {why}{more}", "allow it with float_islands='report'")
 
 
+def _form(row: Target) -> str:
+    """What insert-fake-quant calls it."""
+    return "integer" if row.level is Level.INTEGER else "signed" if row.signed_activations else "qdq"
+
+
 def _at_level(result: PipelineResult, row: Target) -> ir.Model:
     if row.level not in result.levels:
         found = ", ".join(str(level) for level in result.levels)
@@ -291,5 +334,5 @@ def _at_level(result: PipelineResult, row: Target) -> ir.Model:
 
 def _verify(artifact: Artifact, after: ir.Model, feeds: list[Feeds]) -> Verified:
     if artifact.target.level is Level.QDQ:
-        return verify_qdq(after, feeds)
+        return verify_qdq(after, feeds, artifact.target.signed_activations)
     return verify_integer(artifact, after, feeds)

@@ -21,6 +21,7 @@ from mulshift.output_folder import LOCK_FILE, REPORT_FILE
 from mulshift.passes.compare import Sqnr
 from mulshift.passes.outliers import OutlierRatios, worst_outliers
 from mulshift.passes.pipeline import to_numpy
+from mulshift.passes.sparsity.found import Zeros, zeros_in
 from mulshift.report import OutlierRow, Report, weight_bytes
 
 
@@ -35,6 +36,7 @@ class Inspected:
     weights: bytes of all initializers.
     report: of an artifact, else None.
     outliers: values whose extremes lie at the first position or in few channels, as calibrate saw them.
+    zeros: of the products by constant weights; of an artifact, as it was before kernels were chosen.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Inspected:
     weights: int
     report: Report | None = None
     outliers: tuple[OutlierRatios, ...] = ()
+    zeros: tuple[Zeros, ...] = ()
 
 
 def inspect(source: Any) -> Inspected:
@@ -68,6 +71,16 @@ def inspect(source: Any) -> Inspected:
         weights=weight_bytes(model),
         report=report,
         outliers=worst_outliers(model) if report is None else tuple(_ratios(row) for row in report.outliers),
+        zeros=zeros_in(model.graph) if report is None else zeros_of_layers(report),
+    )
+
+
+def zeros_of_layers(report: Report) -> tuple[Zeros, ...]:
+    """What a report says of the products by constant weights."""
+    return tuple(
+        Zeros(row.node, row.op.removeprefix("mulshift::"), row.density, row.sparsity, row.dense_reason)
+        for row in report.layers
+        if row.density is not None
     )
 
 

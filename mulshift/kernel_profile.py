@@ -1,4 +1,4 @@
-"""How long the very kernels of a model take on this machine, for each number of weight bits; kept for the next time."""
+"""How long the very kernels of a model take on this machine, for each form of weights; kept for the next time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from mulshift import kernels
 from mulshift.backends import Artifact, lower
 from mulshift.backends.artifact import MODEL_FILE
 from mulshift.ir import DataError, Feeds, Level, ModelError, Samples, UsageError
-from mulshift.passes.allocation.candidates import Candidates
+from mulshift.passes.allocation.candidates import DENSE, KINDS, REFERENCE, Candidates
 from mulshift.passes.allocation.costs import Latencies
 from mulshift.passes.allocation.files import write_whole
 from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.recipe import Recipe, RecipeSource, load_recipe
-from mulshift.single_nodes import SingleNode, is_weighted, single_nodes, with_weights_of
+from mulshift.single_nodes import Form, SingleNode, is_weighted, single_nodes, with_weights_of
 from mulshift.user_cache import cache_folder
 
-BITS = (8, 4, 2)
+BASE = Form()
+"""8 bits, dense."""
+FORMS = tuple(Form(bits, kind) for kind in KINDS for bits in (8, 4, 2) if kind == DENSE or bits > 2)
 FILE = "profile.json"
 NEEDED = ("narrow-scales", "to-integer")
 """What of a recipe after insert-fake-quant decides which kernels run; the rest only tunes numbers."""
@@ -43,12 +45,12 @@ class Timed:
     Attributes:
         name: of the float node.
         op: as the kernel library runs it with 8-bit weights.
-        seconds: weight bits -> one run.
+        seconds: form of its weights (8, 4, 8:2:4) -> one run.
     """
 
     name: str
     op: str
-    seconds: Mapping[int, float]
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,18 @@ class Profile:
 
     def latencies(self, candidates: Candidates) -> Latencies:
         """For `assign-precision`; a candidate with groups counts as 8 bits, for its kernel was not timed."""
+        forms = {str(c): str(Form.of(c)) for c in candidates if not c.precision.group}
         seconds = {
-            p.name: {
-                str(c): p.seconds[_stored(c.precision.weights)]
-                for c in candidates
-                if not c.precision.group and _stored(c.precision.weights) in p.seconds
-            }
-            | {"w8a8": p.seconds[8]}
+            p.name: {c: p.seconds[form] for c, form in forms.items() if form in p.seconds}
+            | {str(REFERENCE): p.seconds[str(BASE)]}
             for p in self.products
         }
         return Latencies(seconds, self.model)
 
 
-def _stored(bits: int) -> int:
-    return 4 if bits == 3 else bits
+def forms_of(candidates: Candidates) -> tuple[Form, ...]:
+    """What a kernel must be timed for."""
+    return tuple(dict.fromkeys(Form.of(c) for c in candidates if not c.precision.group))
 
 
 def profile(
@@ -90,14 +90,14 @@ def profile(
     *,
     threads: int = 1,
     seconds: float = 0.2,
-    bits: Sequence[int] = BITS,
+    forms: Sequence[Form] = FORMS,
     folder: Path | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Profile:
     """Time every product of a model as the kernel library runs it, and the model.
 
-    The recipe's INTEGER graph is lowered once for each number of bits, with weights cut to it, and its product nodes
-    are timed one by one in a process of their own: the fastest of many runs. Nodes of the same operator, shapes and
+    The recipe's INTEGER graph is lowered once for each form, with weights cut to it, and its product nodes are timed
+    one by one in a process of their own: the fastest of many runs. Nodes of the same operator, shapes and
     layout are timed once, on one machine once for all.
 
     Args:
@@ -106,7 +106,7 @@ def profile(
         recipe: its passes that only tune numbers are left out.
         threads: of one operator.
         seconds: of timing, for each kind of node; the model gets ten times as much.
-        bits: numbers of weight bits.
+        forms: of weights; a product that cannot have one is timed as it is.
         folder: of the file of times; None is the user's cache folder.
         progress: `progress(stage, done, total)`.
 
@@ -125,7 +125,7 @@ def profile(
         raise UsageError("profile", "the recipe makes no integers", "let it end in 'to-integer'")
     names = {new: old for old, new in integer_names(result.levels[Level.FLOAT].graph).items()}
     integer = result.levels[Level.INTEGER]
-    return profile_integer(integer, feeds=few[0], products=names, threads=threads, seconds=seconds, bits=(8, *bits),
+    return profile_integer(integer, feeds=few[0], products=names, threads=threads, seconds=seconds, forms=forms,
                            folder=folder, progress=progress)  # fmt: skip
 
 
@@ -135,36 +135,46 @@ def profile_integer(
     products: Mapping[str, str] | None = None,
     threads: int = 1,
     seconds: float = 0.2,
-    bits: Sequence[int] = BITS,
+    forms: Sequence[Form] = FORMS,
     folder: Path | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Profile:
     """The same of an INTEGER graph; `products` tells which of its nodes is which float product, if not by its name."""
     names = {str(n.name) for n in integer.graph if is_weighted(n)}
-    lowered = {b: lower(with_weights_of(integer, b), "onnxruntime") for b in dict.fromkeys(bits)}
-    nodes = {b: {n.name: n for n in single_nodes(made.model, names, feeds)} for b, made in lowered.items()}
-    machine = machine_key(threads)
-    store = (folder or cache_folder()) / FILE
-    times = read_times(store, machine)
-    wanted = {n.key: n for found in nodes.values() for n in found.values()}
-    missing = {key: node for key, node in wanted.items() if key not in times}
+    lowered = {f: lower(with_weights_of(integer, f), "onnxruntime") for f in dict.fromkeys((BASE, *forms))}
+    nodes = {f: {n.name: n for n in single_nodes(made.model, names, feeds)} for f, made in lowered.items()}
+    machine, store = machine_key(threads), (folder or cache_folder()) / FILE
     if progress is not None:
         progress("profile", 0, None)
-    if missing:
-        times = keep_times(store, machine, time_nodes(missing, threads, seconds))
-    whole = f"model {hashlib.sha256(lowered[8].serialize()).hexdigest()[:24]}"
+    times = known_times({n.key: n for found in nodes.values() for n in found.values()}, threads, seconds, folder)
+    whole = f"model {hashlib.sha256(lowered[BASE].serialize()).hexdigest()[:24]}"
     if whole not in times:
-        times = keep_times(store, machine, {whole: time_model(lowered[8], feeds, threads, 10 * seconds)})
+        times = keep_times(store, machine, {whole: time_model(lowered[BASE], feeds, threads, 10 * seconds)})
     timed, known = [], products or {}
     for node in integer.graph:
-        if str(node.name) in nodes[8]:
-            first = nodes[8][str(node.name)]
-            each = {b: times[found[str(node.name)].key] for b, found in nodes.items() if str(node.name) in found}
+        if str(node.name) in nodes[BASE]:
+            first = nodes[BASE][str(node.name)]
+            each = {str(f): times[found[str(node.name)].key] for f, found in nodes.items() if str(node.name) in found}
             name = known.get(str(node.name), str(node.name))
             timed.append(Timed(name, first.key.split()[0], each))
     if progress is not None:
         progress("profile", 1, 1)
     return Profile(machine, tuple(timed), times[whole])
+
+
+def known_times(
+    nodes: Mapping[str, SingleNode], threads: int, seconds: float, folder: Path | None = None
+) -> dict[str, float]:
+    """Key of a node -> seconds of one run; each timed once on one machine.
+
+    Args:
+        nodes: by key.
+        threads, seconds, folder: see `profile`.
+    """
+    store, machine = (folder or cache_folder()) / FILE, machine_key(threads)
+    times = read_times(store, machine)
+    missing = {key: node for key, node in nodes.items() if key not in times}
+    return keep_times(store, machine, time_nodes(missing, threads, seconds)) if missing else times
 
 
 def quick_recipe(recipe: RecipeSource) -> Recipe:

@@ -70,7 +70,7 @@ def bench(
             path = _file(Path(source))
             model = read_onnx(str(path))
             data = Path(folder) / "feeds.npz"
-            np.savez(data, **_first(model, feeds))
+            np.savez(data, **first_feeds(model, feeds))
             runtime = KERNELS if kernels and has_kernels(model) else STOCK
             found += [_time(name, path, data, count, seconds, runtime) for count in threads]
     return found
@@ -83,7 +83,8 @@ def _file(path: Path) -> Path:
     return file
 
 
-def _first(model: ir.Model, feeds: Any) -> dict[str, Any]:
+def first_feeds(model: ir.Model, feeds: Any) -> dict[str, Any]:
+    """The first sample of the data, or random numbers, as `bench` takes them."""
     specs = input_specs(model)
     if feeds is None:
         rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +17,10 @@ from mulshift.ir import constant, describe, get_qparams, origin
 from mulshift.ir.layout import stands_for
 from mulshift.ir.levels import BOUND, FLOAT_REASON, WIDTH, float_nodes
 from mulshift.measure import Measured
+from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.passes.outliers import OutlierRatios
 from mulshift.passes.pipeline import PassRecord
+from mulshift.passes.sparsity.found import zeros_of
 
 _BORDER = ("QuantizeLinear", "DequantizeLinear")
 
@@ -52,6 +55,11 @@ class Layer(_Model):
     activation: Quantization | None = None
     weight_bits: int | None = None
     precision: str | None = None
+    density: float | None = None
+    sparsity: str | None = None
+    dense_reason: str | None = None
+    kernel: str | None = None
+    put_back: bool = False
     dyadic: DyadicSummary | None = None
     width: str | None = None
     accumulator_bound: int | None = None
@@ -153,6 +161,11 @@ class Facts:
     outliers: tuple[OutlierRatios, ...] = ()
     precisions: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def kernels(self) -> dict[str, str]:
+        """Node of the lowered graph -> operator of the kernel library that it is, products alone."""
+        return {str(n.name): n.op_type for n in self.artifact.model.graph if "w_shape" in n.attributes}
+
 
 def make_report(facts: Facts) -> Report:
     """The report of one compilation."""
@@ -206,6 +219,7 @@ def _layer(node: ir.Node, facts: Facts) -> Layer:
     out = next((v for v in node.outputs if v.name), None)
     name = "" if out is None else str(out.name)
     bound = node.metadata_props.get(BOUND)
+    zeros = zeros_of(node)
     return Layer(
         name=name,
         op=f"{node.domain}::{node.op_type}" if node.domain else node.op_type,
@@ -214,6 +228,11 @@ def _layer(node: ir.Node, facts: Facts) -> Layer:
         activation=None if out is None else _quantization(out),
         weight_bits=_weight_bits(node),
         precision=facts.precisions.get(str(node.name)) if node.domain else None,
+        density=None if zeros is None else zeros.density,
+        sparsity=None if zeros is None else zeros.pattern,
+        dense_reason=None if zeros is None else zeros.reason,
+        kernel=facts.kernels.get(str(node.name)),
+        put_back=node.metadata_props.get(KERNEL) == DENSE,
         dyadic=_dyadic(node),
         width=node.metadata_props.get(WIDTH),
         accumulator_bound=None if bound is None else int(bound),

@@ -13,7 +13,10 @@ import onnx_ir as ir
 
 from mulshift.backends.kernel_session import session
 from mulshift.ir import DOMAIN, Array, Feeds, constant, origin
+from mulshift.passes.allocation.candidates import DENSE, KINDS, Candidate
+from mulshift.passes.quant_rules import channel_axis
 from mulshift.passes.scales import PAIR_LIMIT
+from mulshift.passes.sparsity.found import fits, largest
 
 WEIGHTED = ("Conv", "ConvAccumulate", "ConvTranspose", "ConvTransposeAccumulate", "Gemm", "GemmAccumulate")
 """Operators of the INTEGER graph whose second operand may be constant weights."""
@@ -40,26 +43,58 @@ class SingleNode:
     feeds: Mapping[str, Array]
 
 
-def with_weights_of(model: ir.Model, bits: int | Mapping[str, int]) -> ir.Model:
-    """A copy of an INTEGER graph whose weights take no more than so many bits; 8 leaves them.
+@dataclass(frozen=True, order=True)
+class Form:
+    """How a kernel has the weights of a product: `8`, `4:2:4`.
+
+    Attributes:
+        bits: 8, 4, 2 or 1.
+        kind: row of `mulshift.passes.allocation.candidates.KINDS`.
+    """
+
+    bits: int = 8
+    kind: str = DENSE
+
+    def __str__(self) -> str:
+        return str(self.bits) if self.kind == DENSE else f"{self.bits}:{self.kind}"
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Form:
+        """What a candidate's weights are stored as: 3 bits as 4, two of four in 4 at least; groups do not count."""
+        bits = candidate.precision.weights
+        return cls(4 if bits == 3 else bits if candidate.kind == DENSE else max(bits, 4), candidate.kind)
+
+
+def with_weights_of(model: ir.Model, forms: Form | Mapping[str, Form]) -> ir.Model:
+    """A copy of an INTEGER graph whose weights take no more than so many bits, and have a pattern of zeros.
 
     The kernels and layouts are chosen by the values of the weights. Accumulators shrink, so their bounds hold.
 
     Args:
         model: left as it is.
-        bits: of all products, or by their node; those that are not named keep theirs.
+        forms: of all products, or by their node; those that are not named keep theirs, as do those of 8 bits, dense.
+            Weights that cannot have the pattern stay dense.
     """
     copy = model.clone()
     for node in copy.graph:
-        width = bits if isinstance(bits, int) else bits.get(str(node.name), 8)
-        if width >= 8 or not is_weighted(node):
+        form = forms if isinstance(forms, Form) else forms.get(str(node.name), Form())
+        if form == Form() or not is_weighted(node):
             continue
-        limit, value = (1 << (width - 1)) - 1, node.inputs[1]
+        value = node.inputs[1]
         assert value is not None and value.const_value is not None
-        w = value.const_value.numpy().astype(np.int32)
-        if np.abs(w).max(initial=0) > limit:
-            value.const_value = ir.tensor(np.clip(np.rint(w * (limit / 127)), -limit, limit).astype(np.int8))
+        value.const_value = ir.tensor(_cut(node, value.const_value.numpy().astype(np.int32), form).astype(np.int8))
     return copy
+
+
+def _cut(node: ir.Node, w: Array, form: Form) -> Array:
+    """Weights of a node, s32, with the form's zeros and bits."""
+    sparsity, axis = KINDS[form.kind].sparsity, channel_axis(node, w.ndim)
+    if sparsity is not None and fits(w.shape, axis, sparsity):
+        w = np.where(largest(np.abs(w), axis, sparsity), w, 0)
+    if form.bits == 1:
+        return np.where(w < 0, -1, 1)
+    limit = (1 << (form.bits - 1)) - 1
+    return np.clip(np.rint(w * (limit / 127)), -limit, limit) if np.abs(w).max(initial=0) > limit else w
 
 
 def is_weighted(node: ir.Node) -> bool:

@@ -19,10 +19,12 @@ from mulshift.passes.gptq import Gptq
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.order_channels import OrderChannels
+from mulshift.passes.permute_channels import PermuteChannels
 from mulshift.passes.rotate import Rotate
 from mulshift.passes.round_nearest import RoundNearest
 from mulshift.passes.round_weights import RoundWeights
 from mulshift.passes.smooth import Smooth
+from mulshift.passes.sparsify import Sparsify
 from mulshift.passes.to_integer import ToInteger
 from mulshift.passes.tune_scales import TuneScales
 
@@ -34,6 +36,8 @@ PASSES: dict[str, type[Pass]] = {
     "equalize": Equalize,
     "smooth": Smooth,
     "rotate": Rotate,
+    "permute-channels": PermuteChannels,
+    "sparsify": Sparsify,
     "calibrate": Calibrate,
     "assign-precision": AssignPrecision,
     "insert-fake-quant": InsertFakeQuant,

@@ -61,6 +61,7 @@ class UpOrDown(Relaxation):
         self.floor = torch.floor(ratio).clamp_(grid.low, grid.high - 1)
         self._v = torch.zeros_like(ratio, dtype=torch.float32, requires_grad=True)
         self._base, self._step = self.floor.float(), problem.scale.float()
+        self._kept = torch.ones_like(self._step) if problem.kept is None else problem.kept.float()
         self.start((ratio - self.floor).clamp(0, 1))
 
     def start(self, h: torch.Tensor) -> None:
@@ -75,7 +76,7 @@ class UpOrDown(Relaxation):
         return [self._v]
 
     def weights(self, progress: float) -> torch.Tensor:
-        return self._step * (self._base + self._h())
+        return self._step * (self._base + self._h()) * self._kept
 
     def penalty(self, progress: float) -> torch.Tensor | float:
         if progress < WARM_UP:
@@ -85,7 +86,7 @@ class UpOrDown(Relaxation):
 
     def solution(self) -> Solution:
         q = self.floor + (self._h().detach() >= 0.5)
-        return Solution(q.clamp_(self._grid.low, self._grid.high), self._scale)
+        return Solution(q.clamp_(self._grid.low, self._grid.high) * self._kept, self._scale)
 
     def _h(self) -> torch.Tensor:
         import torch

@@ -34,7 +34,7 @@ class FlexRound(RoundingPass):
         import torch
 
         found = minimise(Division(problem, self.rate), problem, self.iterations)
-        plain = Solution(problem.grid.round(problem.target / problem.scale), problem.scale)
+        plain = Solution(problem.round(problem.target / problem.scale), problem.scale)
         better = (problem.error(found.weights) < problem.error(plain.weights))[:, :, None]
         return Solution(torch.where(better, found.q, plain.q), torch.where(better, found.scale, plain.scale))
 

@@ -53,6 +53,7 @@ class Planner:
         bits: of the first operand of a product, 8 or 4.
         four_alone: whether a value that is read in 4 bits alone is written in 4; else always derived from 8.
         mixed: base of a value needed both signed and unsigned ("s16", or "u8" for targets without 16 bits).
+        only: the one format that a target reads; None for what each use asks for.
     """
 
     rule: Callable[[ir.Node], Rule | None]
@@ -61,6 +62,7 @@ class Planner:
     narrow: frozenset[str] = frozenset()
     bits: Callable[[ir.Node], int] = lambda node: 8
     four_alone: bool = True
+    only: str | None = None
 
     def plan(self, graph: ir.Graph) -> dict[ir.Value, Formats]:
         """Formats of all graph inputs and node outputs, users before producers."""
@@ -84,6 +86,8 @@ class Planner:
         return (self.rule(node) or FLOAT_RULE).ask(index)
 
     def _formats(self, value: ir.Value, found: dict[ir.Value, Formats]) -> Formats:
+        if self.only is not None:
+            return Formats(self.only)
         asked = {self.demand(u.node, u.idx, found) for u in value.uses() if self._ask(u.node, u.idx) is not Ask.PLAIN}
         if value.is_graph_output() and self.wide and value.name not in self.narrow:
             asked.add("s16")

@@ -36,10 +36,10 @@ class Gptq(RoundingPass):
 
 def integers(problem: Problem, order: Order | None, sweeps: int) -> torch.Tensor:
     """Integers for the problem's scales: float64 [groups, outputs, K]. Without an order (no data) the nearest."""
-    nearest = problem.grid.round(problem.target / problem.scale)
+    nearest = problem.round(problem.target / problem.scale)
     if order is None:
         return nearest
-    found = round_to_grid(problem.target, order, problem.scale, problem.grid)
+    found = round_to_grid(problem.target, order, problem.scale, problem.grid, problem.kept)
     better = problem.error(found * problem.scale) < problem.error(nearest * problem.scale)
     q = found.where(better[:, :, None], nearest)
-    return descend(q, problem.target, problem.energy, problem.scale, problem.grid, sweeps)
+    return descend(q, problem.target, problem.energy, problem.scale, problem.grid, sweeps, problem.kept)

@@ -50,6 +50,8 @@ from mulshift.passes.quant_rules import (
     turned_weight,
 )
 from mulshift.passes.scales import activation_qparams, weight_qparams
+from mulshift.passes.sparsity.found import zeros_of
+from mulshift.passes.sparsity.pattern import Sparsity, set_sparsity, sparsity_of
 from mulshift.passes.weight_pairs import WeightPairs
 
 LARGE_TABLE = 2**16
@@ -77,7 +79,8 @@ class InsertFakeQuant(Pass):
         embedding: "rows" (a large table that only Gather reads has s8 and one scale a row, a quarter of its floats) or
             "tensor" (one scale and the bits of its output).
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
-        target: "integer" (ours) or "qdq" (interchange: no 16 bits, constants of elementwise operators paired too).
+        target: "integer" (ours), "qdq" (interchange: no 16 bits, constants of elementwise operators paired too), or
+            "signed" (the same, and every activation s8 with zero point 0: TensorRT).
         skip: names of nodes to keep float.
 
     Raises:
@@ -111,6 +114,8 @@ class InsertFakeQuant(Pass):
             raise UsageError("insert-fake-quant", "no value has a range", "run calibrate first")
         default = Precision(self.weight_bits, self.activation_bits, self.group)
         self._bits = ProductBits.of((n for n in nodes if self._is_product(n)), self.precision, default)
+        for node in self._bits.of_node:
+            self._keep_zeros(node)
         planner = self._planner(graph)
         self._formats = planner.plan(graph)
         pairs = PairInserter(graph)
@@ -137,7 +142,7 @@ class InsertFakeQuant(Pass):
             ("weight_range", self.weight_range, ("auto", "max", "mse")),
             ("embedding", self.embedding, ("rows", "tensor")),
             ("concat", self.concat, ("auto", "own")),
-            ("target", self.target, ("integer", "qdq")),
+            ("target", self.target, ("integer", "qdq", "signed")),
         )
         for name, value, allowed in options:
             if value not in allowed:
@@ -164,11 +169,19 @@ class InsertFakeQuant(Pass):
         narrow = frozenset(n for n in names if any(fnmatchcase(n, p) for p in self.narrow_outputs))
         wide = ours and self.residual_bits == 16
         # ONNX Runtime 1.31 fuses MaxPool, Relu and Clip with pairs around them and then refuses them for 4 bits.
-        return Planner(self._rule, wide, "s16" if ours else "u8", narrow, self._bits.activations, four_alone=ours)
+        only = "s8" if self.target == "signed" else None
+        return Planner(self._rule, wide, "s16" if ours else "u8", narrow, self._bits.activations, ours, only)
 
     def _is_product(self, node: ir.Node) -> bool:
         rule = self._rule(node)
         return rule is not None and rule.product and constant_weight(node) is not None
+
+    def _keep_zeros(self, node: ir.Node) -> None:
+        """Weights that came with a pattern of zeros keep it: the passes that round them look for it on the node."""
+        found = zeros_of(node) if sparsity_of(node) is None else None
+        if found is not None and found.pattern is not None:
+            set_sparsity(node, Sparsity.parse(found.pattern))
+            self.changed(node, f"its weights are {found.pattern}, {found.density:.0%} of them not zero")
 
     def _check_input(self, node: ir.Node) -> None:
         """Tell where a product does not read the 4 bits that it was asked to."""
@@ -229,7 +242,7 @@ class InsertFakeQuant(Pass):
         return all(self._rule(u.node) is None or u.node.graph is not value.graph for u in value.uses())
 
     def _keeps_accumulator(self, node: ir.Node, value: ir.Value) -> bool:
-        if self.output_bits is not None or self.target == "qdq" or value.uses() or not value.is_graph_output():
+        if self.output_bits is not None or self.target != "integer" or value.uses() or not value.is_graph_output():
             return False
         return is_bias(node) or (node.op_type in ("Conv", "Gemm", "MatMul") and constant_weight(node) is not None)
 
@@ -304,7 +317,7 @@ class InsertFakeQuant(Pass):
                 self._weight(node, index, array, pairs)
             elif node.op_type == "Gather" and self._embeds(node, value, array):
                 self._rows(node, value, array, pairs)
-            elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target == "qdq"):
+            elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target != "integer"):
                 self._operand(node, index, rule, pairs)
 
     def _weight(self, node: ir.Node, index: int, array: Array, pairs: PairInserter) -> None:
@@ -332,7 +345,7 @@ class InsertFakeQuant(Pass):
 
     def _embeds(self, node: ir.Node, table: ir.Value, array: Array) -> bool:
         """Whether the table is large, and rows of it are all that is ever read."""
-        if self.embedding != "rows" or self.target == "qdq" or array.ndim != 2 or array.size <= LARGE_TABLE:
+        if self.embedding != "rows" or self.target != "integer" or array.ndim != 2 or array.size <= LARGE_TABLE:
             return False
         if all(u.idx == 0 and _takes_rows(u.node) and u.node.graph is node.graph for u in table.uses()):
             return not table.is_graph_output()
@@ -354,7 +367,7 @@ class InsertFakeQuant(Pass):
         value, output = node.inputs[index], node.outputs[0]
         array = constant(value)
         assert value is not None and array is not None
-        form = "u8" if rule.gives is Give.OWN else self._formats[output].base
+        form = "u8" if rule.gives is Give.OWN and self.target != "signed" else self._formats[output].base
         own = (float(array.min(initial=0.0)), float(array.max(initial=0.0)))
         low, high = (get_range(output) or own) if rule.gives is Give.JOIN else own
         pairs.insert(value, activation_qparams(low, high, SPECS[form]), [(node, index)], str(value.name))

@@ -55,11 +55,13 @@ def order_columns(energy: torch.Tensor, damping: float) -> Order | None:
     import torch
 
     columns = torch.argsort(energy.diagonal(dim1=1, dim2=2), dim=1, descending=True, stable=True)
-    upper = _inverse_factor(_permuted(energy, columns), damping)
+    upper = inverse_factor(_permuted(energy, columns), damping)
     return None if upper is None else Order(columns, upper)
 
 
-def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid) -> torch.Tensor:
+def round_to_grid(
+    w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid, kept: torch.Tensor | None = None
+) -> torch.Tensor:
     """Integers q with small `(w - s q) H (w - s q)^T`, by sequential rounding with error feedback (GPTQ; Babai).
 
     Columns go by falling diagonal of H. With U the upper Cholesky factor of H^-1, the error e_j of column j changes
@@ -70,6 +72,7 @@ def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid
         order: of `order_columns`.
         scale: float64 [groups, outputs] or, of each weight, [groups, outputs, K]; positive.
         grid: what q may be.
+        kept: where q may be other than zero, the shape of w; None for everywhere.
 
     Returns:
         float64 [groups, outputs, K] of integers.
@@ -80,12 +83,15 @@ def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid
     index = order.columns[:, None, :].expand_as(w)
     rest = torch.gather(w, 2, index)
     scales = scale[:, :, None].expand_as(w) if scale.ndim == 2 else torch.gather(scale, 2, index)
+    there = None if kept is None else torch.gather(kept, 2, index)
     q = torch.empty_like(rest)
     for start in range(0, w.shape[2], _LAZY):
         stop = min(start + _LAZY, w.shape[2])
         errors = torch.empty_like(rest[:, :, start:stop])
         for j in range(start, stop):
             q[:, :, j] = grid.round(rest[:, :, j] / scales[:, :, j])
+            if there is not None:
+                q[:, :, j] *= there[:, :, j]
             error = (rest[:, :, j] - q[:, :, j] * scales[:, :, j]) / upper[:, j, j, None]
             rest[:, :, j:stop] -= error[:, :, None] * upper[:, j, None, j:stop]
             errors[:, :, j - start] = error
@@ -94,7 +100,13 @@ def round_to_grid(w: torch.Tensor, order: Order, scale: torch.Tensor, grid: Grid
 
 
 def descend(
-    q: torch.Tensor, w: torch.Tensor, energy: torch.Tensor, scale: torch.Tensor, grid: Grid, sweeps: int
+    q: torch.Tensor,
+    w: torch.Tensor,
+    energy: torch.Tensor,
+    scale: torch.Tensor,
+    grid: Grid,
+    sweeps: int,
+    kept: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Better integers: each in turn takes its best value with all others fixed (QuantEase, Behdin et al. 2023).
 
@@ -106,6 +118,7 @@ def descend(
         scale: of each weight, [groups, outputs, K].
         grid: see there.
         sweeps: over all columns.
+        kept: see there; q is zero elsewhere.
     """
     import torch
 
@@ -122,7 +135,8 @@ def descend(
             for j in range(start, stop):
                 h = torch.where(alive[:, j], diagonal[:, j], torch.ones_like(diagonal[:, j]))[:, None]
                 step = grid.round(q[:, :, j] + gradient[:, :, j] / (h * scale[:, :, j])) - q[:, :, j]
-                step = torch.where(alive[:, j, None], step, torch.zeros_like(step))
+                moves = alive[:, j, None] if kept is None else alive[:, j, None] & kept[:, :, j]
+                step = torch.where(moves, step, torch.zeros_like(step))
                 q[:, :, j] += step
                 change = step * scale[:, :, j]
                 gradient[:, :, start:stop] -= change[:, :, None] * energy[:, j, None, start:stop]
@@ -144,8 +158,8 @@ def _permuted(h: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     return rows.gather(2, order[:, None, :].expand_as(h))
 
 
-def _inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor | None:
-    """The upper Cholesky factor of the inverse of H with a damped diagonal."""
+def inverse_factor(h: torch.Tensor, damping: float) -> torch.Tensor | None:
+    """U, upper, with `U^T U` the inverse of H with a damped diagonal: [groups, K, K]; None if H stays singular."""
     import torch
 
     mean = h.diagonal(dim1=1, dim2=2).mean(dim=1)

@@ -21,6 +21,7 @@ from mulshift.ir import (
     add_initializer,
     attribute,
     constant,
+    describe,
     get_level,
     get_qparams,
     set_qparams,
@@ -28,8 +29,11 @@ from mulshift.ir import (
 from mulshift.ir.layout import set_channels
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.kernels.pairing import is_safe, pair_up
+from mulshift.passes.kernels.products import DENSE, KERNEL
 from mulshift.passes.kernels.relayout import StaysError
 from mulshift.passes.kernels.spaces import Place, Space, spaces
+from mulshift.passes.sparsity.found import zeros_of
+from mulshift.passes.sparsity.pattern import Sparsity
 
 
 @dataclass
@@ -44,6 +48,7 @@ class OrderChannels(Pass):
         if get_level(model) is not Level.INTEGER:
             return
         for space in spaces(model.graph):
+            space.bound = space.bound or _sparse(space)
             readers = [reader for node in space.readers if (reader := _reader(node)) is not None]
             if all(reader.safe for reader in readers):
                 continue
@@ -80,6 +85,19 @@ class _Reader:
         if taps > 1 and channels % 2:
             raise StaysError(f"pairs of {channels} channels straddle the taps of its window")
         return self.rows.reshape(-1, channels)
+
+
+def _sparse(space: Space) -> str | None:
+    """Which zeros stand in the present order of the channels: along the inputs, or for neighbouring outputs alike.
+
+    Told by the values of the weights, as kernels are chosen; one that was put back dense needs no order.
+    """
+    for place in space.places:
+        zeros = None if place.index != 1 or place.node.metadata_props.get(KERNEL) == DENSE else zeros_of(place.node)
+        sparsity = None if zeros is None or zeros.pattern is None else Sparsity.parse(zeros.pattern)
+        if sparsity is not None and (place.node in space.readers or sparsity.across > 1):
+            return f"{describe(place.node)} is sparse, {sparsity}, in this order"
+    return None
 
 
 def _reader(node: ir.Node) -> _Reader | None:

@@ -96,7 +96,7 @@ class Pipeline:
         Args:
             model: FLOAT or QDQ level; left as it is.
             samples: for passes that measure, and for the contracts. Without any, numbers are not checked.
-            target: "integer" or "qdq", for passes that have such a field; `seed` likewise.
+            target: "integer", "qdq" or "signed", for passes that have such a field; `seed` likewise.
             adapt: turns a sample into feeds of the graph as it is now, where a pass changes the inputs.
             given: more such fields, of what changes no result (workers, a workspace) or cannot be written in a recipe.
             progress: told about each pass, and by passes about themselves.

@@ -16,6 +16,7 @@ from mulshift.passes.rotation.choice import NONE, Bits, choose, observe, rotatio
 from mulshift.passes.rotation.online import online_regions, write_online
 from mulshift.passes.rotation.regions import MARK, Region, head_regions, stream_regions
 from mulshift.passes.rotation.weights import Writer, unwritable
+from mulshift.passes.sparsity.pattern import sparsity_of
 
 _METHODS = ("hadamard", "random", "adaptive")
 _SHOWN = 3
@@ -38,7 +39,8 @@ class Rotate(Pass):
     - heads: `P (v Q) = (P v) Q` between the projection of values and that of outputs, one Q for all heads.
     - online: an explicit `mulshift.float::Hadamard` of what a nonlinearity made, undone in the weights behind it.
 
-    Calibrated ranges of what is rotated are dropped: calibrate after it. A region that was rotated is not again.
+    What sparse weights read and make is not rotated: that would fill their zeros. Calibrated ranges of what is rotated
+    are dropped: calibrate after it. A region that was rotated is not again.
 
     Attributes:
         residual, heads, online: which of the three.
@@ -120,6 +122,9 @@ class Rotate(Pass):
         regions = online_regions(self, model.graph, self.block)
         rows = self._rows(model, regions)
         for region in regions:
+            if sparse := _sparse(region):
+                self.skipped(next(iter(region.readers)), sparse)
+                continue
             h = hadamard(region.order)
             if rows and h is not None:
                 only = {f"Hadamard {region.order}": h}
@@ -134,7 +139,7 @@ class Rotate(Pass):
         if marks:
             self.skipped(region.first(), f"already rotated: {', '.join(sorted(marks))}")
             return True
-        reasons = list(dict.fromkeys(region.reasons)) or [r for r in [unwritable(region)] if r]
+        reasons = list(dict.fromkeys(region.reasons)) or [r for r in [_sparse(region) or unwritable(region)] if r]
         if not reasons:
             return False
         more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
@@ -145,6 +150,12 @@ class Rotate(Pass):
 def _is_chain(region: Region) -> bool:
     """Linear operators with nothing between: nobody asks why one nonlinearity keeps two of them apart."""
     return bool(region.readers) and not region.reasons
+
+
+def _sparse(region: Region) -> str:
+    """Why the weights around it cannot take a rotation; empty if they can."""
+    sparse = [n for n in (*region.makers, *region.readers) if sparsity_of(n) is not None]
+    return f"'{sparse[0].name}' is sparse, and a rotation fills its zeros: rotate before sparsify" if sparse else ""
 
 
 def _told(region: Region, kind: str) -> str:

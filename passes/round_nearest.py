@@ -21,4 +21,4 @@ class RoundNearest(RoundingPass):
 
     def solve(self, problem: Problem) -> Solution:
         """One rounding."""
-        return Solution(problem.grid.round(problem.target / problem.scale), problem.scale)
+        return Solution(problem.round(problem.target / problem.scale), problem.scale)

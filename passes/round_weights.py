@@ -16,6 +16,7 @@ from mulshift.passes.lattice import Grid, order_columns, output_error, round_to_
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.patches import patches
 from mulshift.passes.quant_rules import channel_axis
+from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import frozen_twin, plain_name, replace_initializer, unclipped
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class RoundWeights(Pass):
         array = unclipped(source)
         assert source is not None and q is not None and array is not None
         axis = channel_axis(node, array.ndim)
-        rounded, ratio = _rounded(array, axis, q, energies, self.damping)
+        kept = array != 0 if any(sparsity_of(n) for n in nodes) else None
+        rounded, ratio = _rounded(array, axis, q, energies, self.damping, kept)
         if ratio >= 1.0:
             self.skipped(node, "rounding to nearest is as good")
             return
@@ -149,8 +151,10 @@ class Energy:
         self.blocks = [a + b for a, b in zip(self.blocks, sums, strict=True)] if self.blocks else sums
 
 
-def _rounded(array: Array, axis: int, q: QParams, energies: list[Energy], damping: float) -> tuple[Array, float]:
-    """The weights on their grid, and their output error as a share of that of rounding to nearest."""
+def _rounded(
+    array: Array, axis: int, q: QParams, energies: list[Energy], damping: float, kept: Array | None
+) -> tuple[Array, float]:
+    """The weights on their grid, zero where not kept, and their output error as a share of that of nearest."""
     import torch
 
     moved = np.moveaxis(array, axis, 0)
@@ -160,6 +164,8 @@ def _rounded(array: Array, axis: int, q: QParams, energies: list[Energy], dampin
         return array, 1.0
     groups = first[0].shape[0]
     w = torch.from_numpy(moved.astype(np.float64)).reshape(groups, shape[0] // groups, -1)
+    there = np.ones(moved.shape, bool) if kept is None else np.moveaxis(kept, axis, 0)
+    allowed = torch.from_numpy(there.reshape(w.shape))
     scale = torch.from_numpy(np.broadcast_to(q.scale.astype(np.float64), (shape[0],)).copy()).reshape(groups, -1)
     # No further than rounding to nearest goes: the scale may leave room on purpose (reduce_range).
     limit = min(q.spec.qmax, int(torch.round(w / scale[:, :, None]).abs().max())) if w.numel() else q.spec.qmax
@@ -169,7 +175,8 @@ def _rounded(array: Array, axis: int, q: QParams, energies: list[Energy], dampin
         part = w[:, :, start : start + block.shape[1]]
         nearest = torch.round(part / scale[:, :, None]).clamp_(-limit, limit)
         order = order_columns(energy, damping)
-        found = nearest if order is None else round_to_grid(part, order, scale, Grid(-limit, limit))
+        free = allowed[:, :, start : start + block.shape[1]]
+        found = nearest if order is None else round_to_grid(part, order, scale, Grid(-limit, limit), free)
         errors = [output_error(part - c * scale[:, :, None], energy) for c in (nearest, found)]
         better = errors[1] < errors[0]
         pieces.append(torch.where(better[:, :, None], found, nearest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from mulshift.passes.precision import Precision
 from mulshift.passes.product_bits import ProductBits, group_axis
 from mulshift.passes.quant_rules import in_pairs
 from mulshift.passes.scales import PAIR_LIMIT, on_range, reduce_range, weight_qparams
+from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import clip_initializer
 
 
@@ -54,7 +55,7 @@ class WeightPairs:
             uses: (node, input index) to redirect.
             readers: the products that read it, which agree on its bits.
         """
-        wanted = self.bits.weights(readers)
+        wanted = self._with_zeros(node, self.bits.weights(readers), readers)
         groups = self._groups(node, array.shape, axis, wanted)
         q = weight_qparams(array, axis, wanted.weights, self.method, *_bias_of(node), groups)
         reduced = self.reduce_range and wanted.weights == 8 and in_pairs(node, array)
@@ -67,6 +68,13 @@ class WeightPairs:
         grouped = f", groups of {groups[1]} along axis {groups[0]}" if groups else ""
         text = f"weights s{wanted.weights}{within}, {array.shape[axis]} scales along axis {axis}{grouped}"
         self.owner.changed(node, text)
+
+    def _with_zeros(self, node: ir.Node, wanted: Precision, readers: Sequence[ir.Node]) -> Precision:
+        """One bit is a sign, which has no zero: sparse weights get two."""
+        if wanted.weights != 1 or not any(sparsity_of(n) for n in readers):
+            return wanted
+        self.owner.skipped(node, "weights of 1 bit have no zeros, so its sparse ones have 2")
+        return replace(wanted, weights=2)
 
     def _groups(self, node: ir.Node, shape: tuple[int, ...], axis: int, wanted: Precision) -> tuple[int, int] | None:
         """(axis, size) of the groups of a product's weights; None for one scale a channel."""

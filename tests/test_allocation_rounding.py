@@ -84,9 +84,24 @@ def test_products_that_it_cannot_round_keep_the_nearest() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("kind", ["2:4", "2:4:shared"])
+def test_zeros_are_chosen_and_made_good_too(kind: str, tmp_path: Path) -> None:
+    """The pattern holds, what stays is on the grid, and the loss is below that of the largest weights to nearest."""
+    samples, candidates = feeds(16), parse_candidates(["w8a8", f"w8a8:{kind}", f"w4a8:{kind}"])
+    model = calibrated(chain(), samples)
+    found = [
+        measure(model, samples, candidates, How("sqnr", COUNT, rounding=rounding, workspace=tmp_path))
+        for rounding in ("outputs", "nearest")
+    ]
+    (group,) = [g for g in found[0].groups if g.may_have(candidates[1])]  # 3 and 6 input channels are none
+    for candidate in map(str, candidates[1:]):
+        assert found[0].loss[group.name][candidate] < 0.8 * found[1].loss[group.name][candidate]
+
+
 def test_a_recipe_says_which() -> None:
     assert rounding_of(load_recipe("int8")) == "outputs"  # round-weights
     assert rounding_of(load_recipe("int8-transformer")) == "nearest"
+    assert rounding_of(load_recipe("int8-transformer"), ["w8a8", "w8a8:2:4"]) == "outputs"  # sparsify is learned
     step = next(s for s in with_budgets(load_recipe("int8"), ["size=0.6"]).passes if s.name == "assign-precision")
     assert step.options == {"budgets": ["size=0.6"], "rounding": "outputs"}
 

@@ -23,7 +23,7 @@ from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.precision import precision_of
 from mulshift.replaying import replay
-from mulshift.single_nodes import is_weighted, single_nodes, with_weights_of
+from mulshift.single_nodes import Form, is_weighted, single_nodes, with_weights_of
 
 METRICS = """
 import numpy as np
@@ -118,12 +118,12 @@ needs_kernels = pytest.mark.skipif(not kernels.is_built(), reason="the kernel li
 def test_profile_times_each_product_once(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ask("profile", "net.onnx", "-c", "data.npz", "-r", "recipe.yaml", "--seconds", "0.01", "--json")
     (product,) = made["products"]
-    assert product["name"] == "conv" and set(product["seconds"]) == {"8", "4", "2"}
+    assert product["name"] == "conv" and set(product["seconds"]) == {str(f) for f in kernel_profile.FORMS}
     assert all(0 < s < 1 for s in product["seconds"].values()) and 0 < made["model"] < 1
     monkeypatch.setattr(kernel_profile, "time_nodes", lambda *_: pytest.fail("timed again"))
     assert ask("profile", "net.onnx", "-c", "data.npz", "-r", "recipe.yaml", "--json") == made
     shown = ask("profile", "net.onnx", "-c", "data.npz", "-r", "recipe.yaml")
-    assert "us, 4 bits" in shown and made["machine"] in shown
+    assert "us, 4 bits" in shown and "2:4:shared" in shown and made["machine"] in shown
 
 
 @needs_kernels
@@ -153,7 +153,7 @@ def test_every_product_of_a_graph_is_found_and_narrow_weights_are_narrow(tmp_pat
     assert [p.name for p in found.products] == ["Conv_0", "Conv_2", "Gemm_6"]
     integer = Pipeline("int8-fast", checked=0).run(model, SAMPLES).levels[Level.INTEGER]
     for bits, limit in ((8, 127), (4, 7), (2, 1)):
-        nodes = [n for n in with_weights_of(integer, bits).graph if is_weighted(n)]
+        nodes = [n for n in with_weights_of(integer, Form(bits)).graph if is_weighted(n)]
         largest = [int(np.abs(n.inputs[1].const_value.numpy()).max()) for n in nodes]  # type: ignore[union-attr]
         assert len(nodes) == 3 and max(largest) == limit
 
@@ -164,7 +164,10 @@ def test_nodes_of_one_shape_share_a_time_only_if_their_weights_are_equally_fast(
     integer = Pipeline("int8-fast", checked=0).run(graph(CHAIN, CONSTANTS), SAMPLES).levels[Level.INTEGER]
     names = {str(n.name) for n in integer.graph if is_weighted(n)}
     keys = [
-        {n.name: n.key for n in single_nodes(lower(with_weights_of(integer, bits), "onnxruntime").model, names, feeds)}
+        {
+            n.name: n.key
+            for n in single_nodes(lower(with_weights_of(integer, Form(bits)), "onnxruntime").model, names, feeds)
+        }
         for bits, feeds in ((8, SAMPLES[0]), (8, SAMPLES[1]), (4, SAMPLES[0]))
     ]
     assert keys[0] == keys[1]

@@ -23,9 +23,10 @@ from mulshift.passes.allocation.budget import parse_budgets
 from mulshift.passes.allocation.choice import Assignment, choose
 from mulshift.passes.allocation.groups import integer_names
 from mulshift.passes.pipeline import Pipeline
-from mulshift.single_nodes import with_weights_of
+from mulshift.single_nodes import Form, with_weights_of
 
 BUDGETS = ("size=0.75", "size=0.6", "size=0.5", "latency=0.95", "latency=0.9")
+FORMS = (Form(), Form(4))
 SECONDS = {True: 0.1, False: 0.4}
 """Of timing, for each kind of node."""
 MODEL_SECONDS, TURNS = {True: 3.0, False: 5.0}, 10
@@ -42,7 +43,7 @@ def main() -> None:
     ready = prepare(given, options.quick)
     graph, feeds = kept_graph(f"integer-{given.name}", given, lambda: _integer(given)), given.calibration[0]
     products = {new: old for old, new in integer_names(ready.graph.graph).items()}
-    timed = profile_integer(graph, feeds, products, options.threads, seconds)
+    timed = profile_integer(graph, feeds, products, options.threads, seconds, FORMS)
     measured = ready.measured()
     rows: dict[str, Assignment | str] = {
         budget: _row(measured, timed, budget) for budget in (BUDGETS[:3] if options.quick else BUDGETS)
@@ -50,8 +51,8 @@ def main() -> None:
     artifacts = {"8 bits": mulshift.lower(graph, "onnxruntime")}
     for budget, row in rows.items():
         if isinstance(row, Assignment):
-            bits = ready.integer_bits(measured, row)
-            artifacts[budget] = mulshift.lower(with_weights_of(graph, bits), "onnxruntime")
+            forms = {name: Form(bits) for name, bits in ready.integer_bits(measured, row).items()}
+            artifacts[budget] = mulshift.lower(with_weights_of(graph, forms), "onnxruntime")
     real = dict.fromkeys(artifacts, float("inf"))
     for _ in range(TURNS):
         for name, artifact in artifacts.items():

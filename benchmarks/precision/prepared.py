@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,12 @@ class Prepared:
     recipe: Recipe
     quick: bool
 
-    def measured(self, sensitivity: str = "gradient") -> Measurements:
+    def measured(self, sensitivity: str = "gradient", candidates: Sequence[str] = CANDIDATES) -> Measurements:
         """The table, from build/ if it was measured before."""
         rounding = rounding_of(self.recipe)
         how = How(sensitivity, COUNT[self.quick], PROBES, workspace=CACHE / "allocation", rounding=rounding)
         with one_torch_thread():
-            return measure(self.graph, self.case.calibration, parse_candidates(CANDIDATES), how)
+            return measure(self.graph, self.case.calibration, parse_candidates(candidates), how)
 
     def artifact(self, measured: Measurements, assignment: Assignment) -> Run:
         """The integer model with the assigned bits, on the kernel library.

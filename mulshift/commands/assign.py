@@ -10,6 +10,7 @@ import typer
 from mulshift.commands.options import (
     Batch,
     Budgets,
+    Candidates,
     Executor,
     ImageChannels,
     ImageCrop,
@@ -44,9 +45,7 @@ def assign(
     ],
     budget: Budgets = None,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="Name (see recipes) or path of a YAML file.")] = "int8",
-    candidate: Annotated[
-        list[str] | None, typer.Option("--candidate", help="Repeatable: w4a8, w4g32a8; default 8, 4, 2 by 8, 4 bits.")
-    ] = None,
+    candidate: Candidates = None,
     sensitivity: Annotated[
         str, typer.Option("--sensitivity", help="How losses are predicted: gradient, hessian, kl or sqnr.")
     ] = "gradient",

@@ -10,6 +10,7 @@ from mulshift.commands.options import Json, Quiet, Traceback
 
 if TYPE_CHECKING:
     from mulshift.latency import Latency
+    from mulshift.layer_bench import LayerTime
 
 
 def bench(
@@ -25,6 +26,9 @@ def bench(
     no_kernels: Annotated[
         bool, typer.Option("--no-kernels", help="Run the bodies of our operators, not the kernel library.")
     ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Of artifacts: which kernel ran each node; sparse beside dense ones.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     traceback: Traceback = False,
@@ -34,6 +38,9 @@ def bench(
     from mulshift.latency import bench as measure
     from mulshift.progress import show_progress
 
+    if layers:
+        _bench_layers(models, data, (threads or [1])[0], seconds, json, quiet)
+        return
     found: list[Latency] = []
     with show_progress(quiet) as progress:
         for done, model in enumerate(models):
@@ -46,3 +53,26 @@ def bench(
         return
     rows = [(r.name, r.kernels, r.threads, r.milliseconds, base[r.threads] / r.milliseconds, r.runs) for r in found]
     print_table(("model", "kernels", "threads", "ms", "times as fast", "runs"), rows)
+
+
+def _bench_layers(models: list[str], data: str | None, threads: int, seconds: float, json: bool, quiet: bool) -> None:
+    from mulshift.commands.output import print_json, print_table
+    from mulshift.layer_bench import bench_layers
+    from mulshift.progress import show_progress
+
+    found: dict[str, tuple[LayerTime, ...]] = {}
+    with show_progress(quiet) as progress:
+        for done, model in enumerate(models):
+            progress("bench", done, len(models))
+            found[model] = bench_layers(model, data, threads, seconds)
+        progress("bench", len(models), len(models))
+    if json:
+        print_json({"layers": found})
+        return
+    columns = ("layer", "op", "ran", "ms", "alone ms", "twin ms", "times as fast", "")
+    for model, layers in found.items():
+        rows = [
+            (r.name, r.op, r.ran, r.milliseconds, r.alone, r.twin, r.ratio, "put back dense" if r.put_back else None)
+            for r in layers
+        ]
+        print_table(columns, rows, title=f"{model}, threads: {threads}")

@@ -10,6 +10,7 @@ import typer
 from mulshift.commands.options import (
     Batch,
     Budgets,
+    Candidates,
     Executor,
     ImageChannels,
     ImageCrop,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mulshift.image_input import ImageInput
     from mulshift.images import Preprocessing
     from mulshift.sources import ModelSource
+    from mulshift.sparse_layers import Compared
 
 
 def compile_model(
@@ -60,7 +62,12 @@ def compile_model(
     verify_samples: Annotated[
         int, typer.Option("--verify-samples", min=1, help="Samples that the check before writing runs.")
     ] = 2,
+    sparse_kernels: Annotated[
+        str,
+        typer.Option("--sparse-kernels", help="For 2:4 layers: timed (where faster here than the dense one), or all."),
+    ] = "timed",
     budget: Budgets = None,
+    candidate: Candidates = None,
     metrics: Metrics = None,
     jobs: Jobs = 1,
     executor: Executor = "local",
@@ -116,7 +123,9 @@ def compile_model(
             float_islands=float_islands,
             input_image=_image_input(images) if input_uint8 else None,
             verify_samples=verify_samples,
+            sparse_kernels=sparse_kernels,
             budgets=budget or (),
+            candidates=candidate or (),
             evaluate=None if metrics is None else metrics_function(metrics),
             workers=Workers(jobs, executor, workspace),
             sources=Sources(
@@ -167,11 +176,21 @@ def _show(done: Compiled) -> None:
         *((f"SQNR of {name}", decibel(value)) for name, value in totals.output_sqnr_db.items()),
     ]
     print_table(("result", ""), rows)
+    if done.compared:
+        show_compared(done.compared)
     level = done.artifact.target.level
     islands = float_islands(done.levels[level]) if level is Level.INTEGER else []
     if islands:
         print_table(("stays in float", "why"), islands)
     print_line(f"written to {done.folder}")
+
+
+def show_compared(compared: tuple[Compared, ...]) -> None:
+    """Sparse layers beside their dense twins."""
+    from mulshift.commands.output import print_table
+
+    rows = [(c.name, c.op, c.sparse * 1e6, c.dense * 1e6, "put back dense" if c.slower else None) for c in compared]
+    print_table(("sparse layer", "kernel", "us", "us, dense", ""), rows)
 
 
 def megabytes(count: int) -> str:

@@ -12,6 +12,7 @@ from mulshift.commands.options import Json, Traceback
 
 if TYPE_CHECKING:
     from mulshift.inspection import Inspected
+    from mulshift.passes.sparsity.found import Zeros
     from mulshift.report import Layer, Report
 
 
@@ -23,7 +24,7 @@ def inspect(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Show a model, or the layers of an artifact: op, bits, scale, width, accumulator bound, SQNR, float reasons."""
+    """Show a model, or the layers of an artifact: op, bits, scale, width, accumulator bound, SQNR, why float, zeros."""
     import mulshift.inspection
     from mulshift.commands.loading import inspectable
     from mulshift.commands.output import print_json
@@ -72,9 +73,19 @@ def _show(found: Inspected) -> None:
     print_table((found.name, ""), rows)
     if found.report is not None:
         show_layers(found.report.layers)
+    show_zeros(found.zeros)
     if found.outliers:
         outliers = [(row.name, _times(row.position), _times(row.channel)) for row in found.outliers]
         print_table(("outliers", "position 0 / rest", "worst / median channel"), outliers)
+
+
+def show_zeros(zeros: tuple[Zeros, ...]) -> None:
+    """Density and pattern of each product's weights, and why it has no 2:4 kernel."""
+    from mulshift.commands.output import print_table
+
+    if zeros:
+        rows = [(z.name, z.op, z.density, z.pattern, z.reason is None, z.reason) for z in zeros]
+        print_table(("product", "op", "density", "zeros", "qualifies for 2:4", "because"), rows)
 
 
 def _times(ratio: float | None) -> str | None:

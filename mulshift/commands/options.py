@@ -55,6 +55,14 @@ Budgets: TypeAlias = Annotated[
         rich_help_panel=ASSIGN,
     ),
 ]
+Candidates: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--candidate",
+        help="Repeatable: w4a8, w4g32a8, w8a8:2:4, w8a8:2:4:shared; default 8, 4, 2 by 8, 4 bits.",
+        rich_help_panel=ASSIGN,
+    ),
+]
 Metrics: TypeAlias = Annotated[
     str | None,
     typer.Option(

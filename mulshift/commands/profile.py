@@ -1,4 +1,4 @@
-"""`mulshift profile`: how long each product's kernel takes here, by weight bits."""
+"""`mulshift profile`: how long each product's kernel takes here, by form of its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def profile(
     quiet: Quiet = False,
     traceback: Traceback = False,
 ) -> None:
-    """Time the kernels of every product of a model on this machine, for 8, 4 and 2 weight bits; times are kept."""
+    """Time the kernels of every product of a model on this machine, for 8, 4, 2 weight bits and 2:4; times are kept."""
     from mulshift.assigning import examples_for
     from mulshift.commands.output import print_json
     from mulshift.data import DataRequest, input_specs, open_samples
@@ -50,12 +50,17 @@ def profile(
 
 def _show(found: Profile) -> None:
     from mulshift.commands.output import print_line, print_table
-    from mulshift.kernel_profile import BITS
+    from mulshift.kernel_profile import BASE, FORMS
+    from mulshift.passes.allocation.candidates import DENSE
 
-    rows = [(p.name, p.op, *(_us(p.seconds.get(b)) for b in BITS)) for p in found.products]
-    totals = [sum(p.seconds.get(b, p.seconds[8]) for p in found.products) for b in BITS]
-    rows += [("all products", None, *(_us(t) for t in totals)), ("the model", None, _us(found.model), None, None)]
-    print_table(("product", "kernel", *(f"us, {b} bits" for b in BITS)), rows)
+    keys = [str(form) for form in FORMS]
+    rows = [(p.name, p.op, *(_us(p.seconds.get(key)) for key in keys)) for p in found.products]
+    totals = [sum(p.seconds.get(key, p.seconds[str(BASE)]) for p in found.products) for key in keys]
+    blank = [None] * (len(keys) - 1)
+    rows += [("all products", None, *(_us(t) for t in totals)), ("the model", None, _us(found.model), *blank)]
+    kinds = ["" if form.kind == DENSE else f", {form.kind}" for form in FORMS]
+    columns = [f"us, {form.bits} bits{kind}" for form, kind in zip(FORMS, kinds, strict=True)]
+    print_table(("product", "kernel", *columns), rows)
     print_line(found.machine)
 
 

@@ -63,19 +63,19 @@ class Cost:
 
 
 def weight_bytes(group: Group, candidate: Candidate, facts: Facts) -> float:
-    """Bytes of the packed weights, and of scales beside the one that each output channel has anyway."""
+    """Bytes of the packed weights, positions too, and of scales beside the one that each output channel has anyway."""
     total = 0.0
     for product in group.weights().values():
         bits = 4 if candidate.precision.weights == 3 else candidate.precision.weights
-        total += -(-int(product.size * KINDS[candidate.kind].stored * bits) // 8)
+        total += -(-int(product.size * KINDS[candidate.kind].stored(bits)) // 8)
         total += MULTIPLIER_BYTES * multipliers(product.shape, product.axis, candidate.precision)
     return total
 
 
 def bit_operations(group: Group, candidate: Candidate, facts: Facts) -> float:
-    """Multiply-accumulates x weight bits x activation bits."""
+    """Multiply-accumulates x weight bits x activation bits; none for weights that a pattern leaves out."""
     p = candidate.precision
-    share = KINDS[candidate.kind].stored
+    share = KINDS[candidate.kind].density
     return float(sum(facts.macs.get(product.name, 0) for product in group.products) * p.weights * p.activations * share)
 
 

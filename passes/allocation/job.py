@@ -48,6 +48,10 @@ class Job:
     seed: int
     rounding: str = NEAREST
 
+    def of(self, group: Group) -> Candidates:
+        """Those that a group's weights can be."""
+        return tuple(c for c in self.candidates if group.may_have(c))
+
     def text(self) -> str:
         """JSON."""
         plain = {

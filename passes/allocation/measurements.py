@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 
 from mulshift.ir import Array, DataError, Feeds, UsageError
-from mulshift.passes.allocation.candidates import REFERENCE, Candidate, Candidates
+from mulshift.passes.allocation.candidates import DENSE, REFERENCE, Candidate, Candidates
 from mulshift.passes.allocation.costs import COSTS, LATENCY, Facts, Latencies, count_macs
 from mulshift.passes.allocation.executors import find_executor
 from mulshift.passes.allocation.files import append, read_journal, write_whole
@@ -155,7 +155,7 @@ def measure(
 
     Raises:
         DataError: no samples.
-        UsageError: no product, or no range on what they read.
+        UsageError: no product, no range on what they read, or a group that can have none of the candidates.
         MulshiftError: what a task raised; finished tasks stay in the workspace.
     """
     if not samples:
@@ -168,6 +168,10 @@ def measure(
         raise UsageError("assign-precision", "no value has a range", "run calibrate first")
     used, others = list(samples[: how.count]), list(samples[how.count : how.count + MOMENT_SAMPLES])
     groups = group_products(products, candidates)
+    for group in groups:
+        if not any(group.may_have(c) for c in candidates):
+            cause = f"'{group.name}' can have none of them, its weights are {list(group.products[0].shape)}"
+            raise UsageError("candidates", cause, "give a dense one too")
     rounding = how.rounding if find_sensitivity(how.sensitivity).sees_outputs else NEAREST
     job = Job(groups, candidates, ranges, how.sensitivity, len(used), how.probes, how.seed, rounding)
     macs = count_macs(model, products, used[0])
@@ -182,16 +186,16 @@ def measure(
 def never_better(loss: Mapping[str, Mapping[str, float]], candidates: Candidates) -> dict[str, dict[str, float]]:
     """The table with every loss raised to that of wider candidates: an estimate's chance must not favour fewer bits.
 
-    Wider means: as many bits of weights and of activations or more, with the same groups and of the same kind.
+    Wider means: as many bits of weights and of activations or more, with the same groups, of the same kind or dense.
     """
 
     def wider(a: Candidate, b: Candidate) -> bool:
         p, q = a.precision, b.precision
-        alike = (a.kind, p.group) == (b.kind, q.group)
+        alike = a.kind in (b.kind, DENSE) and p.group == q.group
         return alike and p.weights >= q.weights and p.activations >= q.activations
 
     above = {str(c): [str(w) for w in candidates if wider(w, c)] for c in candidates}
-    return {group: {c: max(row[w] for w in above[c]) for c in row} for group, row in loss.items()}
+    return {group: {c: max(row[w] for w in above[c] if w in row) for c in row} for group, row in loss.items()}
 
 
 def _loss(
@@ -231,7 +235,11 @@ def _round(folder: Path, model: ir.Model, samples: Sequence[Feeds], job: Job) ->
     """Put the rounded weights where tasks look for them; a run that was killed goes on."""
     products = {p.weights: p for g in job.groups for p in g.products}
     different = {(c.precision.weights, c.precision.group, c.kind): c for c in job.candidates}.values()
-    left = [p for p in products.values() if not all(rounded_path(folder, p, c).is_file() for c in different)]
+    left = [
+        p
+        for p in products.values()
+        if not all(rounded_path(folder, p, c).is_file() for c in different if c.fits(p.shape, p.axis))
+    ]
 
     def keep(product: Product, candidate: Candidate, made: Array) -> None:
         keep_rounded(rounded_path(folder, product, candidate), made)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, Feeds, Interpreter, attribute
-from mulshift.passes.allocation.candidates import DENSE, Candidate
+from mulshift.passes.allocation.candidates import KINDS, Candidate
 from mulshift.passes.allocation.groups import Product
 from mulshift.passes.allocation.simulation import Simulation
 from mulshift.passes.allocation.weights import groups_of
@@ -24,11 +24,15 @@ from mulshift.passes.lattice import Grid, Order, order_columns
 from mulshift.passes.patches import patches
 from mulshift.passes.rounding.problem import Problem
 from mulshift.passes.scales import weight_qparams
+from mulshift.passes.sparsity.pattern import Sparsity
+from mulshift.passes.sparsity.scores import Task
+from mulshift.passes.sparsity.sparsegpt import sparsegpt
+from mulshift.passes.sparsity.survivors import refit
 
 if TYPE_CHECKING:
     import torch
 
-POSITIONS, DAMPING, SWEEPS = 128, 0.01, 1
+POSITIONS, DAMPING, SWEEPS, STEPS = 128, 0.01, 1, 40
 ENERGY_BYTES = 1 << 30
 """Of second moments kept at a time; the samples are run again for the next layers."""
 
@@ -45,7 +49,8 @@ def round_by_outputs(
     """Round the weights of Conv, Gemm and MatMul for every candidate: `min (w - s q) H (w - s q)^T`, `H = E[x^T x]`.
 
     x are the inputs in the float graph; column by column with error feedback, then coordinate descent (the pass
-    `gptq`). Products of other operators, and kinds other than dense, are left to rounding to nearest.
+    `gptq`). Kinds with zeros are pruned first, as the pass `sparsify` does it, and rounded where weights stay. Products
+    of other operators are left to rounding to nearest.
 
     Args:
         simulation: of the model.
@@ -54,13 +59,15 @@ def round_by_outputs(
         samples: feeds to take moments on.
         keep: takes what was made, float32 in the shape of the weights.
     """
-    wanted = [c for c in candidates if c.kind == DENSE]
+    wanted = list(candidates)
     for part in _parts([p for p in products if _fits(simulation, p)], simulation):
         for product, energy in _energies(simulation, part, samples).items():
             order = order_columns(energy, DAMPING)
             if order is None:
                 continue
             for candidate in wanted:
+                if not candidate.fits(product.shape, product.axis):
+                    continue
                 keep(product, candidate, _rounded(simulation, product, candidate, energy, order))
 
 
@@ -123,23 +130,46 @@ def _energies(
 def _rounded(
     simulation: Simulation, product: Product, candidate: Candidate, energy: torch.Tensor, order: Order
 ) -> Array:
-    """On the grid of the candidate."""
+    """On the grid of the candidate, with the zeros of its kind."""
     import torch
 
     tensor = simulation.model.graph.initializers[product.weights].const_value
     assert tensor is not None
     exact = np.asarray(tensor.numpy(), np.float32)
-    bits, axis = candidate.precision.weights, product.axis
-    q = weight_qparams(exact, axis, bits, "auto", groups=groups_of(exact.shape, axis, candidate.precision))
-    shape = _matrix_shape(simulation, product)
+    bits, axis, shape = candidate.precision.weights, product.axis, _matrix_shape(simulation, product)
+    moved = np.moveaxis(exact, axis, 0).shape
 
     def matrix(array: Array) -> torch.Tensor:
-        moved = np.moveaxis(array, axis, 0).astype(np.float64)
-        return torch.from_numpy(np.ascontiguousarray(moved)).reshape(shape)
+        rows = np.moveaxis(array, axis, 0).astype(np.float64)
+        return torch.from_numpy(np.ascontiguousarray(rows)).reshape(shape)
 
-    scale = matrix(np.broadcast_to(q.shaped(exact.shape)[0], exact.shape))
+    def array(rows: torch.Tensor) -> Array:
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(moved).numpy(), 0, axis).astype(np.float32))
+
+    target, kept = matrix(exact), None
+    sparsity = KINDS[candidate.kind].sparsity
+    if sparsity is not None:
+        columns = exact.shape[1] if len(product.shape) > 2 else shape[2]  # input channels of a group
+        target, kept = _pruned(target, energy, sparsity, columns)
+    w = exact if kept is None else array(target)
+    q = weight_qparams(w, axis, bits, "auto", groups=groups_of(w.shape, axis, candidate.precision))
+    scale = matrix(np.broadcast_to(q.shaped(w.shape)[0], w.shape))
     most = 2 ** (bits - 1) - 1
-    problem = Problem(matrix(exact), energy, scale, Grid(-1, 1, binary=True) if bits == 1 else Grid(-most, most))
-    made = integers(problem, order, SWEEPS) * scale
-    moved = list(np.moveaxis(exact, axis, 0).shape)
-    return np.ascontiguousarray(np.moveaxis(made.reshape(moved).numpy(), 0, axis).astype(np.float32))
+    grid = Grid(-1, 1, binary=True) if bits == 1 else Grid(-most, most)
+    return array(integers(Problem(target, energy, scale, grid, kept), order, SWEEPS) * scale)
+
+
+def _pruned(
+    w: torch.Tensor, energy: torch.Tensor, sparsity: Sparsity, channels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As the pass `sparsify` does it: weights, and where they may be other than zero."""
+    import torch
+
+    taps = np.arange(w.shape[2]).reshape(channels, -1).T.reshape(-1)  # groups are channels at a tap
+    task = Task(w, w[:, 0], w, energy, DAMPING, STEPS).ordered(taps)
+    found = sparsegpt(task.target, task.energy, sparsity, DAMPING)
+    assert found is not None  # H has an order, so it is not singular
+    v, kept = torch.empty_like(w), torch.empty(w.shape, dtype=torch.bool)
+    v[:, :, taps] = refit(task.target, *found, task.energy, DAMPING, STEPS)
+    kept[:, :, taps] = found[1]
+    return v, kept

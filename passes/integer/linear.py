@@ -23,6 +23,7 @@ from mulshift.passes.groups import as_multiples
 from mulshift.passes.integer.constants import quantized_constant, real_constant
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
 from mulshift.passes.integer.scales import requantization
+from mulshift.passes.sparsity.pattern import pass_on
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -158,7 +159,9 @@ def write_product(low: Lowering, p: Product, out: Output, accumulated: bool) -> 
         acc = accumulate(low, p, out.value)
         return low.mulshift("Requantize", [acc.value, *bc], {"x_zero_point": 0}, out, most, width)
     inputs = [p.x.value, *_constants(low, p, bias, name), *bc]
-    return low.mulshift(p.op, inputs, _attributes(p), out, most, width)
+    made = low.mulshift(p.op, inputs, _attributes(p), out, most, width)
+    pass_on(p.node, inputs[1])
+    return made
 
 
 def accumulate(low: Lowering, p: Product, value: ir.Value) -> Quantized:
@@ -169,6 +172,7 @@ def accumulate(low: Lowering, p: Product, value: ir.Value) -> Quantized:
         shape = value.shape
         acc = low.write(f"{p.op}Accumulate", inputs, _attributes(p), DOMAIN, [(ir.DataType.INT32, shape)])[0]
         low.prove(acc, int(bound.max()))
+        pass_on(p.node, inputs[1])
         one = np.unique(p.scale).size == 1
         rank = None if shape is None else len(shape)
         axis = 1 if p.op == "Conv" else (rank - 1 if rank is not None else None)

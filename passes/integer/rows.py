@@ -18,6 +18,7 @@ from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.ir.operators.row_quantize import MOST_SHIFT, ZERO_POINT
 from mulshift.passes.integer.forms import NoFormError, Output, Quantized
 from mulshift.passes.integer.linear import channel_scale, weights_of
+from mulshift.passes.sparsity.pattern import pass_on
 
 if TYPE_CHECKING:
     from mulshift.passes.integer.lowering import Lowering
@@ -52,6 +53,7 @@ def row_product(low: Lowering, node: ir.Node, out: Output) -> ir.Value:
     bias = low.const(f"{name}.bias", np.zeros(columns, np.int32))
     acc = low.write("GemmAccumulate", [x.value, weights, bias], zero_points, DOMAIN, [(s32, shape)])[0]
     low.prove(acc, bound)
+    pass_on(node, weights)
     rows = low.standard("Sub", [low.const(f"{name}.c", np.asarray(c, np.int32)), k], {}, s32, k.shape)
     inputs = [acc, low.const(f"{name}.b", b), rows]
     return low.mulshift("Requantize", inputs, {"x_zero_point": 0}, out, bound, "wide")

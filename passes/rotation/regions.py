@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mulshift.ir import Array, attribute, constant, users
 from mulshift.passes.linear_weights import LINEAR
-from mulshift.passes.rotation.ties import ATTENTIONS, JOINS, NORMS, PURE, Place, is_constant, is_weight, tie
+from mulshift.passes.rotation.ties import ATTENTIONS, JOINS, NORMS, PURE, Place, Rule, is_constant, is_weight, tie
 from mulshift.passes.shape_values import dims_of
 
 MARK = "mulshift.rotated"
@@ -80,8 +80,12 @@ class Region:
         return next(iter(self.nodes))
 
 
-def grow(graph: ir.Graph, seed: ir.Value, axis: int, order: int) -> Region:
-    """The region of a value that is rotated along an axis in runs of `order`; the reasons say whether it can be."""
+def grow(graph: ir.Graph, seed: ir.Value, axis: int, order: int, rule: Rule = tie) -> Region:
+    """The region of a value that is rotated along an axis in runs of `order`; the reasons say whether it can be.
+
+    Args:
+        rule: what a node asks for, where more than rotations passes (permutations).
+    """
     region = Region(order)
     queue, visited = [(seed, axis)], set[tuple[ir.Node, bool]]()
     while queue:
@@ -99,17 +103,17 @@ def grow(graph: ir.Graph, seed: ir.Value, axis: int, order: int) -> Region:
         for near, made in [*([(node, True)] if node is not None else []), *((n, False) for n in users(value))]:
             if (near, made) not in visited:
                 visited.add((near, made))
-                queue += _visit(graph, region, near, Place(value, axis, order, made))
+                queue += _visit(graph, region, near, Place(value, axis, order, made), rule)
     order_of = {n: i for i, n in enumerate(graph)}
     region.nodes = dict.fromkeys(sorted((n for n in region.nodes if n in order_of), key=lambda n: order_of[n]))
     region.reasons = [*_follow_norms(region), *region.reasons]
     return region
 
 
-def _visit(graph: ir.Graph, region: Region, node: ir.Node, place: Place) -> list[tuple[ir.Value, int]]:
+def _visit(graph: ir.Graph, region: Region, node: ir.Node, place: Place, rule: Rule) -> list[tuple[ir.Value, int]]:
     """Take a node in; returns the values that are rotated with it."""
     region.nodes[node] = None
-    found = f"'{node.name}' reads it in a subgraph" if node.graph is not graph else tie(node, place)
+    found = f"'{node.name}' reads it in a subgraph" if node.graph is not graph else rule(node, place)
     if isinstance(found, str):
         region.reasons.append(found)
         return []
@@ -178,15 +182,15 @@ def _blocked(norm: Norm, at: ir.Node) -> str:
     return f"'{norm.node.name}' {what} and its result goes into '{at.name}' ({at.op_type}), not into weights alone"
 
 
-def stream_regions(graph: ir.Graph) -> list[Region]:
-    """Every region that starts at what a linear operator or an embedding makes, each once."""
+def stream_regions(graph: ir.Graph, rule: Rule = tie) -> list[Region]:
+    """Every region that starts at what a linear operator or an embedding makes, each once; see `grow`."""
     seen: set[ir.Value] = set()
     found: list[Region] = []
     for node in graph:
         start = _start(node)
         if start is None or start[0] in seen:
             continue
-        region = grow(graph, *start)
+        region = grow(graph, *start, rule)
         seen |= region.values.keys()
         found.append(region)
     return found
@@ -206,7 +210,7 @@ def _start(node: ir.Node) -> tuple[ir.Value, int, int] | None:
     return (node.outputs[0], axis, order) if isinstance(order, int) and order > 1 else None
 
 
-def head_regions(graph: ir.Graph) -> list[Region]:
+def head_regions(graph: ir.Graph, rule: Rule = tie) -> list[Region]:
     """Every region of values of heads: what an attention multiplies its probabilities with, in runs of a head."""
     seen: set[ir.Value] = set()
     found: list[Region] = []
@@ -216,7 +220,7 @@ def head_regions(graph: ir.Graph) -> list[Region]:
         dims = dims_of(v)
         if v is None or v in seen or not dims or len(dims) < 3 or not isinstance(dims[-1], int) or dims[-1] < 2:
             continue
-        region = grow(graph, v, len(dims) - 1, dims[-1])
+        region = grow(graph, v, len(dims) - 1, dims[-1], rule)
         seen |= region.values.keys()
         found.append(region)
     return found

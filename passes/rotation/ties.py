@@ -81,18 +81,18 @@ def _read(node: ir.Node) -> list[ir.Value]:
     return [v for v in node.inputs if v is not None]
 
 
-def _refused(node: ir.Node, why: str) -> str:
+def refused(node: ir.Node, why: str) -> str:
     return f"'{node.name}' ({node.op_type}) {why}"
 
 
-def _dim(value: ir.Value | None, axis: int) -> Dim:
+def dim_at(value: ir.Value | None, axis: int) -> Dim:
     dims = dims_of(value)
     return dims[axis] if dims is not None and 0 <= axis < len(dims) else 1
 
 
 def _tied(operands: Sequence[tuple[int, ir.Value, int]], y: ir.Value, axis: int) -> Tie | str:
     """Operands (input, value, axis) and the output: constants are to be rotated, the others are rotated."""
-    size = _dim(y, axis)
+    size = dim_at(y, axis)
     if not isinstance(size, int):
         return f"the number of channels of '{y.name}' is unknown"
     values = [(v, a) for _, v, a in operands if not is_constant(v)]
@@ -107,21 +107,21 @@ Across: TypeAlias = Callable[[ir.Node, Place], "int | None"]
 """The axis on the other side of the node, None if the channels do not stay together."""
 
 
-def _mover(across: Across) -> Rule:
+def mover(across: Across) -> Rule:
     def rule(node: ir.Node, place: Place) -> Tie | str:
         x, y = node.inputs[0], node.outputs[0]
         if x is None or not is_float(x) or not is_float(y) or place.value not in (x, y) or _read(node)[1:].count(x):
-            return _refused(node, "reads rotated channels in another way")
+            return refused(node, "reads rotated channels in another way")
         other = across(node, place)
         if other is None:
-            return _refused(node, "does not keep the channels together")
+            return refused(node, "does not keep the channels together")
         source, target = (other, place.axis) if place.made else (place.axis, other)
         return _tied([(0, x, source)], y, target)
 
     return rule
 
 
-def _same(node: ir.Node, place: Place) -> int | None:
+def same_axis(node: ir.Node, place: Place) -> int | None:
     return place.axis
 
 
@@ -174,7 +174,7 @@ def _expand(node: ir.Node, place: Place) -> int | None:
     x, y = node.inputs[0], node.outputs[0]
     shift = (rank(y) or 0) - (rank(x) or 0)
     source, target = (place.axis - shift, place.axis) if place.made else (place.axis, place.axis + shift)
-    return (source if place.made else target) if source >= 0 and _dim(x, source) == _dim(y, target) else None
+    return (source if place.made else target) if source >= 0 and dim_at(x, source) == dim_at(y, target) else None
 
 
 def _reduce(node: ir.Node, place: Place) -> int | None:
@@ -189,25 +189,25 @@ def _reduce(node: ir.Node, place: Place) -> int | None:
     return None if source in axes else (source if place.made else kept.index(source))
 
 
-def _pool(node: ir.Node, place: Place) -> int | None:
+def pool_axis(node: ir.Node, place: Place) -> int | None:
     return 1 if place.axis == 1 else None
 
 
 # Several operands -------------------------------------------------------------------------------------------------
 
 
-def _target(node: ir.Node, place: Place) -> int:
+def target_axis(node: ir.Node, place: Place) -> int:
     """The axis in the output, operands aligned at the end."""
     return place.axis if place.made else place.axis + (rank(node.outputs[0]) or 0) - (rank(place.value) or 0)
 
 
-def _aligned(node: ir.Node, first: int, axis: int) -> list[tuple[int, ir.Value, int]] | str:
+def aligned(node: ir.Node, first: int, axis: int) -> list[tuple[int, ir.Value, int]] | str:
     """(input, value, axis) of the operands from input `first` on."""
     found: list[tuple[int, ir.Value, int]] = []
     for i, v in enumerate(node.inputs):
         n = rank(v)
         if v is None or n is None:
-            return _refused(node, "has an operand of unknown rank")
+            return refused(node, "has an operand of unknown rank")
         if i >= first:
             found.append((i, v, axis - ((rank(node.outputs[0]) or 0) - n)))
     return found
@@ -217,17 +217,17 @@ def _join(first: int) -> Rule:
     """`a + b`, `[a; b]` or a choice between them; operands before `first` choose, the same for all channels."""
 
     def rule(node: ir.Node, place: Place) -> Tie | str:
-        axis, y = _target(node, place), node.outputs[0]
+        axis, y = target_axis(node, place), node.outputs[0]
         if node.op_type == "Concat" and int(attribute(node, "axis", 0)) % (rank(y) or 1) == axis:
-            return _refused(node, "joins channels with others")
-        operands = _aligned(node, first, axis)
+            return refused(node, "joins channels with others")
+        operands = aligned(node, first, axis)
         if isinstance(operands, str):
             return operands
         for v in node.inputs[:first]:
-            if _dim(v, axis - ((rank(y) or 0) - (rank(v) or 0))) != 1:
-                return _refused(node, "chooses by channel")
-        if any(not is_constant(v) and _dim(v, a) != _dim(y, axis) for _, v, a in operands):
-            return _refused(node, "adds one number to all channels")
+            if dim_at(v, axis - ((rank(y) or 0) - (rank(v) or 0))) != 1:
+                return refused(node, "chooses by channel")
+        if any(not is_constant(v) and dim_at(v, a) != dim_at(y, axis) for _, v, a in operands):
+            return refused(node, "adds one number to all channels")
         return _tied(operands, y, axis)
 
     return rule
@@ -235,13 +235,13 @@ def _join(first: int) -> Rule:
 
 def _scale(node: ir.Node, place: Place) -> Tie | str:
     """`a * b` or `a / b` where b is the same for all channels."""
-    axis, y = _target(node, place), node.outputs[0]
-    operands = _aligned(node, 0, axis)
+    axis, y = target_axis(node, place), node.outputs[0]
+    operands = aligned(node, 0, axis)
     if isinstance(operands, str):
         return operands
-    wide = [o for o in operands if _dim(o[1], o[2]) != 1]
+    wide = [o for o in operands if dim_at(o[1], o[2]) != 1]
     if len(wide) != 1 or (node.op_type == "Div" and wide[0][0] == 1) or node.inputs[0] is node.inputs[1]:
-        return _refused(node, "scales channel by channel")
+        return refused(node, "scales channel by channel")
     return _tied(wide, y, axis)
 
 
@@ -253,17 +253,17 @@ def _linear(node: ir.Node, place: Place) -> Tie | str:
     x, y = node.inputs[0], node.outputs[0]
     row = LINEAR[node.op_type]
     if not is_weight(node.inputs[1]) or int(attribute(node, "group", 1)) != 1 or attribute(node, "transA", 0):
-        return _refused(node, "has groups, a transposed input or weights that are not constant")
+        return refused(node, "has groups, a transposed input or weights that are not constant")
     if not place.made:
         fits = place.value is x and place.axis == row.axis_in(node) and node.inputs.count(x) == 1
-        return Tie(((place.value, place.axis),), reads=True) if fits else _refused(node, "mixes other axes")
+        return Tie(((place.value, place.axis),), reads=True) if fits else refused(node, "mixes other axes")
     if place.axis != row.axis_out:
-        return _refused(node, "makes the channels along another axis")
+        return refused(node, "makes the channels along another axis")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is None:
         return Tie(((y, place.axis),), makes=True)
     if not is_constant(bias):
-        return _refused(node, "has a bias that is not constant")
+        return refused(node, "has a bias that is not constant")
     made = _tied([(2, bias, (rank(bias) or 0) - 1)], y, place.axis)
     return made if isinstance(made, str) else Tie(made.values, made.constants, makes=True)
 
@@ -273,9 +273,9 @@ def _matmul(node: ir.Node, place: Place) -> Tie | str:
     a, b, y = node.inputs[0], node.inputs[1], node.outputs[0]
     weights = is_weight(b) and (rank(b) or 0) >= 2
     if a is b or place.axis != (rank(place.value) or 0) - 1 or (rank(a) or 0) < 2 or (rank(b) or 0) < 2:
-        return _refused(node, "mixes other axes")
+        return refused(node, "mixes other axes")
     if place.value is a:
-        return Tie(((a, place.axis),), reads=True) if weights else _refused(node, "multiplies it with an activation")
+        return Tie(((a, place.axis),), reads=True) if weights else refused(node, "multiplies it with an activation")
     if weights:
         return Tie(((y, place.axis),), makes=True)
     return Tie() if b is None else _tied([(1, b, (rank(b) or 0) - 1)], y, (rank(y) or 0) - 1)
@@ -287,9 +287,9 @@ def _attention(node: ir.Node, place: Place) -> Tie | str:
     last, others = (rank(place.value) or 0) - 1, [x for i, x in enumerate(node.inputs) if i != 2]
     unread = not any(o.uses() or o.is_graph_output() for o in node.outputs[1:])
     if v is None or rank(v) != 4 or place.axis != last or v in others or place.value in others or not unread:
-        return _refused(node, "does not read it as values of heads")
+        return refused(node, "does not read it as values of heads")
     if any(x is not None for x in node.inputs[4:]):
-        return _refused(node, "reads values of earlier calls too")
+        return refused(node, "reads values of earlier calls too")
     return _tied([(2, v, 3)], y, (rank(y) or 0) - 1)
 
 
@@ -297,15 +297,15 @@ def _norm(node: ir.Node, place: Place) -> Tie | str:
     """`RMSNorm(x Q) = RMSNorm(x) Q`; LayerNorm is RMSNorm of x without its mean (arXiv:2401.15024)."""
     x, y, n = node.inputs[0], node.outputs[0], rank(node.inputs[0]) or 0
     if x is None or place.value not in (x, y) or int(attribute(node, "axis", -1)) % n != n - 1 or place.axis != n - 1:
-        return _refused(node, "normalizes over other axes")
+        return refused(node, "normalizes over other axes")
     if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
-        return _refused(node, "has more outputs than one that are read")
-    if _dim(x, n - 1) != place.order or not all(_is_vector(v) for v in node.inputs[1:] if v is not None):
-        return _refused(node, "has a scale that is not constant, or normalizes more channels than one run")
+        return refused(node, "has more outputs than one that are read")
+    if dim_at(x, n - 1) != place.order or not all(is_vector(v) for v in node.inputs[1:] if v is not None):
+        return refused(node, "has a scale that is not constant, or normalizes more channels than one run")
     return Tie(((x, n - 1), (y, n - 1)), norm=True)
 
 
-def _is_vector(value: ir.Value) -> bool:
+def is_vector(value: ir.Value) -> bool:
     dims = dims_of(value)
     return is_constant(value) and dims is not None and all(d == 1 for d in dims[:-1])
 
@@ -321,17 +321,17 @@ JOINS = ("Add", "Sub", "Where", "Concat")
 NORMS = ("RMSNormalization", "LayerNormalization")
 
 _ACROSS: dict[str, Across] = {
-    **dict.fromkeys(("Identity", "Cast", "Neg"), _same),
+    **dict.fromkeys(("Identity", "Cast", "Neg"), same_axis),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
-    **dict.fromkeys(("GlobalAveragePool", "AveragePool"), _pool),
+    **dict.fromkeys(("GlobalAveragePool", "AveragePool"), pool_axis),
     "Transpose": _transpose,
     "Slice": _slice,
     "Gather": _gather,
     "Expand": _expand,
 }
 _RULES: dict[tuple[str, str], Rule] = {
-    **{("", op): _mover(across) for op, across in _ACROSS.items()},
+    **{("", op): mover(across) for op, across in _ACROSS.items()},
     **{("", op): _join(0) for op in ("Add", "Sub", "Concat")},
     ("", "Where"): _join(1),
     ("", "Mul"): _scale,

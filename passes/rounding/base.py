@@ -5,29 +5,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from mulshift.ir import UsageError
+from mulshift.passes.rounding.aim import aim, moved_bias, moves_bias
 from mulshift.passes.rounding.layers import Layer
 from mulshift.passes.rounding.moments import Moments
-from mulshift.passes.rounding.problem import Problem, Solution, bias_moved
+from mulshift.passes.rounding.pair_pass import PairPass
+from mulshift.passes.rounding.problem import Problem, Solution
 from mulshift.passes.rounding.reconstruct import Descent, reconstruct
-from mulshift.passes.rounding.regression import regress, shrunken
 from mulshift.passes.rounding.relaxation import FrozenIntegers, Relaxation
 from mulshift.passes.rounding.result import Rounded
 from mulshift.passes.rounding.walk import Block, Walk
-from mulshift.passes.rounding.walk_pass import WalkPass
+from mulshift.passes.sparsity.survivors import refit
 
 GRANULARITIES = ("layer", "block")
+REFIT_STEPS = 40
+"""Of the least squares that find the target of a sparse layer."""
 
 
 @dataclass
-class RoundingPass(WalkPass):
+class RoundingPass(PairPass):
     """Round layer after layer, each behind the rounded ones: `min E |(w u + b) - (s q x + b')|^2` over q, b' (and s).
 
     u are the layer's inputs in the float graph, x those in the quantized graph as it is by then. With the moments
     `H = E[x^T x]` and `U = E[u^T x]` about their means this is `(t - s q) H (t - s q)^T` plus what no weights can
     change, with `t = w + w (U - H) (H + l I)^-1`; `b' = b + w E[u] - s q E[x]`. Methods differ in how they find q, s.
+
+    A node that has a pattern of zeros (`mulshift.passes.sparsity`) keeps it: t and q are zero where its weights are.
 
     The graph is cut into blocks where one value is all that goes on (a residual block is one). Memory: the weights
     twice, the values alive at the start of a block for each sample, in both graphs, and the moments of the layers that
@@ -70,7 +73,7 @@ class RoundingPass(WalkPass):
         if self.granularity not in GRANULARITIES:
             raise UsageError(self.name, f"granularity is '{self.granularity}'", f"use {' or '.join(GRANULARITIES)}")
 
-    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk[Layer], block: Block[Layer], number: int, done: int, total: int) -> list[Rounded]:
         """Layer after layer, then the block as a whole if asked to."""
         found: list[Rounded] = []
         relaxed: list[Relaxation] = []
@@ -86,17 +89,13 @@ class RoundingPass(WalkPass):
         return reconstruct(walk, block, found, relaxed, descent) if relaxed else found
 
     def _problem(self, layer: Layer, halves: tuple[Moments, Moments]) -> Problem:
-        w, centered = layer.matrix(layer.exact), self._moves_bias(layer)
-        first, second = (half.energies(centered) for half in halves)
-        target = regress(w, (first, second)) if self.compensate else w
-        return Problem(target, shrunken(first[0], second[0]), layer.scales(), layer.grid)
+        target, energy = aim(layer, halves, self.compensate)
+        kept = layer.kept
+        if kept is not None:
+            target = refit(target, layer.matrix(layer.exact), kept, energy, self.damping, REFIT_STEPS)
+        return Problem(target, energy, layer.scales(), layer.grid, kept)
 
     def _with_bias(self, layer: Layer, moments: Moments, rounded: Rounded) -> Rounded:
-        if layer.bias is None or not self._moves_bias(layer):
+        if not moves_bias(layer, self.compensate):
             return rounded
-        new = layer.matrix(rounded.weights(layer))
-        moved = bias_moved(moments, layer.matrix(layer.exact), new).reshape(-1).numpy()
-        return replace(rounded, bias=(layer.bias.exact(layer.channels) + moved).astype(np.float32))
-
-    def _moves_bias(self, layer: Layer) -> bool:
-        return self.compensate and layer.bias is not None
+        return replace(rounded, bias=moved_bias(layer, moments, rounded.weights(layer)))

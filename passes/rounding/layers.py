@@ -14,6 +14,8 @@ from mulshift.ir import Array, QParams, attribute, constant, sole_user
 from mulshift.passes.lattice import Grid
 from mulshift.passes.pairs import pair_qparams, pair_source
 from mulshift.passes.quant_rules import channel_axis, product_of_bias
+from mulshift.passes.rotation.ties import is_weight
+from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import FLOAT_ORIGIN, replace_initializer
 
 if TYPE_CHECKING:
@@ -48,14 +50,12 @@ class BiasSite:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A product by constant weights behind a pair.
+class Product:
+    """A product by constant weights.
 
     Attributes:
-        node: Conv, Gemm or MatMul of the QDQ graph.
+        node: Conv, Gemm or MatMul.
         source: the float weights.
-        dequantize: the end of their pair.
-        q: its quantization.
         axis: the axis of the weights that holds the output channels.
         groups: of a convolution, else 1.
         bias: where one number an output channel is added; None if nowhere.
@@ -63,8 +63,6 @@ class Layer:
 
     node: ir.Node
     source: ir.Value
-    dequantize: ir.Node
-    q: QParams
     axis: int
     groups: int
     bias: BiasSite | None
@@ -107,6 +105,24 @@ class Layer:
         """The inverse of `matrix`, with gradients, in the type of the matrix."""
         moved = list(np.moveaxis(np.empty(self.weights.shape, bool), self.axis, 0).shape)
         return matrix.reshape(moved).movedim(0, self.axis).contiguous()
+
+
+@dataclass(frozen=True)
+class Layer(Product):
+    """A product by constant weights behind a pair.
+
+    Attributes:
+        dequantize: the end of their pair.
+        q: its quantization.
+    """
+
+    dequantize: ir.Node
+    q: QParams
+
+    @property
+    def kept(self) -> torch.Tensor | None:
+        """Where weights may be other than zero: bool [groups, outputs, K]; None if the graph calls the node dense."""
+        return None if sparsity_of(self.node) is None else self.matrix(self.weights) != 0
 
     def spread(self, scale: Array) -> Array:
         """The pair's scale at each weight: the shape of the weights, the type of the scale."""
@@ -168,7 +184,23 @@ def find_layer(node: ir.Node) -> Layer | str:
     if q.spec.group is None and not q.per_tensor and q.spec.axis != axis:
         return "its scales do not belong to output channels"
     groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
-    return Layer(node, source, made, q, axis, groups, _bias(node, array.shape[axis]))
+    return Layer(node, source, axis, groups, _bias(node, array.shape[axis]), made, q)
+
+
+def find_product(node: ir.Node) -> Product | str:
+    """The product by float constants that a node is, or why it is none whose weights may change; as `find_layer`."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS or node.inputs[1] is None:
+        return ""
+    value, array = node.inputs[1], constant(node.inputs[1])
+    if array is None:
+        return "its weights are a table's that is read elsewhere too" if is_weight(value) else ""
+    if array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2) or not value.is_initializer():
+        return "its weights are not a float32 matrix or kernel"
+    if len(value.uses()) > 1 or value.is_graph_output():
+        return "its weights are read elsewhere too"
+    axis = channel_axis(node, array.ndim)
+    groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+    return Product(node, value, axis, groups, _bias(node, array.shape[axis]))
 
 
 def _bias(node: ir.Node, channels: int) -> BiasSite | None:

@@ -21,12 +21,19 @@ class Problem:
         energy: H, float64 [groups, K, K], symmetric, positive semidefinite.
         scale: s, float64 [groups, outputs, K], positive.
         grid: what q may be.
+        kept: where q may be other than zero, bool [groups, outputs, K], and the target is; None for everywhere.
     """
 
     target: torch.Tensor
     energy: torch.Tensor
     scale: torch.Tensor
     grid: Grid
+    kept: torch.Tensor | None = None
+
+    def round(self, ratio: torch.Tensor) -> torch.Tensor:
+        """The nearest integers that there are."""
+        q = self.grid.round(ratio)
+        return q if self.kept is None else q * self.kept
 
     def error(self, weights: torch.Tensor) -> torch.Tensor:
         """[groups, outputs]."""

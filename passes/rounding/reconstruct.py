@@ -48,7 +48,7 @@ class Trained:
         weights = (self.relaxation.parameters(), self.relaxation.rate)
         return [weights] if self.shift is None else [weights, ([self.shift], self.bias_rate)]
 
-    def install(self, walk: Walk, progress: float) -> None:
+    def install(self, walk: Walk[Layer], progress: float) -> None:
         """Let the quantized twin compute with what the parameters are now."""
         import torch
 
@@ -99,7 +99,7 @@ class Descent:
 
 
 def reconstruct(
-    walk: Walk, block: Block, found: Sequence[Rounded], relaxed: Sequence[Relaxation], descent: Descent
+    walk: Walk[Layer], block: Block[Layer], found: Sequence[Rounded], relaxed: Sequence[Relaxation], descent: Descent
 ) -> list[Rounded]:
     """Adam on `|quantized output - float output|^2 / |float output|^2` of a block, a sample a step, from 1 on.
 
@@ -126,8 +126,8 @@ def reconstruct(
 
 
 def _descend(
-    walk: Walk,
-    block: Block,
+    walk: Walk[Layer],
+    block: Block[Layer],
     trained: Sequence[Trained],
     targets: Sequence[Sequence[torch.Tensor]],
     unit: float,
@@ -157,5 +157,5 @@ def distance(outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -
     return torch.stack([(y - t).square().sum() / t.square().sum().clamp_min(1e-30) for y, t in pairs]).sum()
 
 
-def _error(walk: Walk, block: Block, targets: Sequence[Sequence[torch.Tensor]]) -> float:
+def _error(walk: Walk[Layer], block: Block[Layer], targets: Sequence[Sequence[torch.Tensor]]) -> float:
     return sum(float(distance(walk.outputs(block, i), t)) for i, t in enumerate(targets))

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from mulshift.ir import Array, constant
-from mulshift.passes.rounding.layers import Layer
+from mulshift.passes.rounding.layers import Layer, Product
 from mulshift.passes.rounding.problem import Solution
 from mulshift.passes.twins import replace_initializer
+
+P = TypeVar("P", bound=Product, contravariant=True)
+
+
+class Found(Protocol[P]):
+    """What was found for one product."""
+
+    @property
+    def bias(self) -> Array | None:
+        """float32 [channels]; None if the product has none that may move."""
+
+    def weights(self, layer: P) -> Array:
+        """What to multiply with from now on: float32, in the shape of the weights."""
+
+    def arrays(self, name: str) -> dict[str, Array]:
+        """For a checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Walk along a QDQ graph and the float graph under it, block by block, for all samples side by side."""
+"""Walk along a graph with other weights and the float graph under it, block by block, for all samples side by side.
+
+The other one is a QDQ graph, or a float graph some of whose weights become zeros.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -14,36 +17,38 @@ from mulshift.ir.stepper import Live, Stepper
 from mulshift.passes.pairs import is_quantized
 from mulshift.passes.patches import patches
 from mulshift.passes.rounding.blocks import choose_cuts, find_cuts
-from mulshift.passes.rounding.layers import BiasSite, Layer
+from mulshift.passes.rounding.layers import BiasSite, Product
 from mulshift.passes.rounding.moments import Moments
-from mulshift.passes.rounding.result import Rounded
+from mulshift.passes.rounding.result import Found
 from mulshift.passes.twins import float_twin, frozen_twin
 
 if TYPE_CHECKING:
     import torch
 
+P = TypeVar("P", bound=Product)
+
 
 @dataclass(frozen=True)
-class Block:
+class Block(Generic[P]):
     """Attributes:
     layers: in graph order.
     output: the value at its end; None for the graph's outputs.
     exact, quantized: position after its last node, in each twin.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[P, ...]
     output: str | None
     exact: int
     quantized: int
 
 
-class Walk:
+class Walk(Generic[P]):
     """The two twins, and what each sample has come to in both.
 
     Memory: the weights twice, and for each sample the values that are alive at the start of a block, twice.
     """
 
-    def __init__(self, model: ir.Model, layers: Sequence[Layer], samples: Sequence[Feeds], most: int) -> None:
+    def __init__(self, model: ir.Model, layers: Sequence[P], samples: Sequence[Feeds], most: int) -> None:
         import torch
 
         self.exact, self.quantized = Stepper(float_twin(model)), Stepper(frozen_twin(model))
@@ -54,7 +59,7 @@ class Walk:
         with torch.no_grad():
             self.live = [(self.exact.start(f), self.quantized.start(f)) for f in samples]
 
-    def _blocks(self, model: ir.Model, layers: Sequence[Layer], feeds: Feeds, most: int) -> list[Block]:
+    def _blocks(self, model: ir.Model, layers: Sequence[P], feeds: Feeds, most: int) -> list[Block[P]]:
         import torch
 
         sizes: dict[str, int] = {}
@@ -64,11 +69,13 @@ class Walk:
 
         with torch.no_grad():
             self.exact.run(feeds, measure)
-        paired = {str(v.name) for n in model.graph for v in n.outputs if is_quantized(v)}
-        cuts = find_cuts(self.exact.model.graph, {layer.name for layer in layers}, paired)
+        made_there = [v for n in model.graph for v in n.outputs]
+        paired = {str(v.name) for v in made_there if is_quantized(v)}
+        allowed = paired or {str(v.name) for v in made_there}
+        cuts = find_cuts(self.exact.model.graph, {layer.name for layer in layers}, allowed)
         chosen = choose_cuts(cuts, len(layers), sizes, most)
         made = [{str(v.name): i for i, n in enumerate(t.nodes(0, len(t))) for v in n.outputs} for t in self._twins]
-        blocks, done = [], 0
+        blocks, done = list[Block[P]](), 0
         for cut in chosen:
             exact, quantized = (m[cut.value] + 1 for m in made)
             blocks.append(Block(tuple(layers[done : cut.layers]), cut.value, exact, quantized))
@@ -79,9 +86,9 @@ class Walk:
     def _twins(self) -> tuple[Stepper, Stepper]:
         return self.exact, self.quantized
 
-    def together(self, block: Block) -> Iterator[list[Layer]]:
+    def together(self, block: Block[P]) -> Iterator[list[P]]:
         """The block's layers in order; those in a row that read one value at once."""
-        group: list[Layer] = []
+        group: list[P] = []
         for layer in block.layers:
             if group and self._inputs[layer.name] != self._inputs[group[0].name]:
                 yield group
@@ -90,7 +97,16 @@ class Walk:
         if group:
             yield group
 
-    def observe(self, layers: Sequence[Layer], limit: int) -> list[tuple[Moments, Moments]]:
+    def approach(self, layer: P) -> None:
+        """All samples to the place before a layer, for good: nothing before it changes any more."""
+        import torch
+
+        with torch.no_grad():
+            for i, (exact, other) in enumerate(self.live):
+                before = self.exact.position(layer.name), self.quantized.position(layer.name)
+                self.live[i] = self.exact.advance(exact, before[0]), self.quantized.advance(other, before[1])
+
+    def observe(self, layers: Sequence[P], limit: int) -> list[tuple[Moments, Moments]]:
         """Second moments of what layers that read the same value see, with all layers before them as they are now.
 
         Args:
@@ -118,7 +134,7 @@ class Walk:
                     found[i][turn % 2].add(new)
         return found
 
-    def set_weights(self, layer: Layer, weights: torch.Tensor) -> None:
+    def set_weights(self, layer: P, weights: torch.Tensor) -> None:
         """What the quantized twin multiplies with from now on."""
         self._override(self._nodes[layer.name].inputs[1], weights)
 
@@ -131,23 +147,23 @@ class Walk:
         assert value is not None
         self.quantized.overrides = {**self.quantized.overrides, str(value.name): tensor}
 
-    def set_layer(self, layer: Layer, rounded: Rounded) -> None:
+    def set_layer(self, layer: P, found: Found[P]) -> None:
         """Weights and bias as they were found."""
         import torch
 
-        self.set_weights(layer, torch.from_numpy(rounded.weights(layer)))
-        if rounded.bias is not None and layer.bias is not None:
-            self.set_bias(layer.bias, torch.from_numpy(rounded.bias))
+        self.set_weights(layer, torch.from_numpy(found.weights(layer)))
+        if found.bias is not None and layer.bias is not None:
+            self.set_bias(layer.bias, torch.from_numpy(found.bias))
 
-    def exact_outputs(self, block: Block, sample: int) -> list[torch.Tensor]:
+    def exact_outputs(self, block: Block[P], sample: int) -> list[torch.Tensor]:
         """What the float twin has at the end of the block that the samples stand before."""
         return _ends(self.exact, self.exact.advance(self.live[sample][0], block.exact), block.output)
 
-    def outputs(self, block: Block, sample: int) -> list[torch.Tensor]:
+    def outputs(self, block: Block[P], sample: int) -> list[torch.Tensor]:
         """What the quantized twin has there."""
         return _ends(self.quantized, self.quantized.advance(self.live[sample][1], block.quantized), block.output)
 
-    def finish(self, block: Block) -> None:
+    def finish(self, block: Block[P]) -> None:
         """All samples to the start of the next block."""
         import torch
 

@@ -7,25 +7,26 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import DataError, Feeds, Samples, UsageError
+from mulshift.ir import Array, DataError, Feeds, Samples, UsageError
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import batch_rows, check_feeds
 from mulshift.passes.rounding.checkpoint import Checkpoints, run_key
 from mulshift.passes.rounding.feeds import merged
-from mulshift.passes.rounding.layers import Layer, find_layers, with_bias
-from mulshift.passes.rounding.result import Rounded
+from mulshift.passes.rounding.layers import Product
+from mulshift.passes.rounding.result import Found
 from mulshift.passes.rounding.walk import Block, Walk
 
+P = TypeVar("P", bound=Product)
+F = TypeVar("F", bound=Found[Any])
 _NO_NUMBERS = ("samples", "progress", "resume")
 
 
 @dataclass
-class WalkPass(Pass):
+class WalkPass(Pass, Generic[P, F]):
     """Both graphs advance block by block; each sample keeps the values alive at the start of its block, in both.
 
     Attributes:
@@ -51,33 +52,39 @@ class WalkPass(Pass):
     kept: Checkpoints | None = field(default=None, init=False, repr=False, compare=False)
 
     @abstractmethod
-    def block(self, walk: Walk, block: Block, number: int, done: int, total: int) -> list[Rounded]:
+    def block(self, walk: Walk[P], block: Block[P], number: int, done: int, total: int) -> list[F]:
         """What becomes of the block's layers; the walk stands before it. `done` of `total` layers are behind it."""
+
+    @abstractmethod
+    def products(self, model: ir.Model) -> list[P]:
+        """What is walked along, in graph order; told why others are not."""
+
+    @abstractmethod
+    def apply(self, graph: ir.Graph, layer: P, found: F) -> None:
+        """Put it into the graph, and tell."""
+
+    @abstractmethod
+    def restore(self, arrays: dict[str, Array], layer: P) -> F:
+        """What was found, from the arrays of a checkpoint."""
 
     def most_layers(self, total: int) -> int:
         """Of a block, where the graph can be cut so."""
         return total
 
-    def moves_biases(self) -> bool:
-        """Whether layers without a bias get one."""
-        return True
-
     def rewrite(self, model: ir.Model) -> None:
         self.check()
         feeds = self._feeds(model)
-        layers = find_layers(model.graph, self.skipped)
+        layers = self.products(model)
         if not layers:
             return
         kept = self.kept = self._checkpoints(model, feeds)
-        if self.moves_biases():
-            layers = [with_bias(model.graph, layer) for layer in layers]
         walk = Walk(model, layers, feeds, self.most_layers(len(layers)))
         done = 0
         for i, block in enumerate(walk.blocks):
             found = self._found(kept, i, walk, block, done, len(layers))
-            for layer, rounded in zip(block.layers, found, strict=True):
-                walk.set_layer(layer, rounded)
-                self._apply(model.graph, layer, rounded)
+            for layer, each in zip(block.layers, found, strict=True):
+                walk.set_layer(layer, each)
+                self.apply(model.graph, layer, each)
             done += len(block.layers)
             self.tell(done, len(layers))
             if i + 1 < len(walk.blocks):
@@ -121,24 +128,17 @@ class WalkPass(Pass):
         return kept
 
     def _found(
-        self, kept: Checkpoints | None, number: int, walk: Walk, block: Block, done: int, total: int
-    ) -> list[Rounded]:
+        self, kept: Checkpoints | None, number: int, walk: Walk[P], block: Block[P], done: int, total: int
+    ) -> list[F]:
         """The block's layers, from its checkpoint if there is one; a new one is written."""
         arrays = None if kept is None else kept.read(part(number))
         if arrays is not None:
-            return [Rounded.from_arrays(arrays, layer.name) for layer in block.layers]
+            return [self.restore(arrays, layer) for layer in block.layers]
         found = self.block(walk, block, number, done, total)
         if kept is not None:
             pairs = zip(block.layers, found, strict=True)
-            kept.write(part(number), {k: a for layer, rounded in pairs for k, a in rounded.arrays(layer.name).items()})
+            kept.write(part(number), {k: a for layer, each in pairs for k, a in each.arrays(layer.name).items()})
         return found
-
-    def _apply(self, graph: ir.Graph, layer: Layer, rounded: Rounded) -> None:
-        before = Rounded.now(layer)
-        share = float((before.q != rounded.q).mean()) if rounded.q.size else 0.0
-        moved = float(np.abs(rounded.scale / before.scale - 1).max(initial=0))
-        rounded.apply(graph, layer)
-        self.changed(layer.node, f"{100 * share:.3g} % of its integers changed, scales moved by at most {moved:.1e}")
 
 
 def part(number: int) -> str:

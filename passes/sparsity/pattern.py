@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from mulshift.ir import UsageError
+from mulshift.ir import UsageError, users
 
 SPARSITY = "mulshift.sparsity"
 """In `metadata_props` of a product: the text of its Sparsity."""
@@ -77,3 +77,9 @@ def set_sparsity(node: ir.Node, sparsity: Sparsity | None) -> None:
         node.metadata_props.pop(SPARSITY, None)
     else:
         node.metadata_props[SPARSITY] = str(sparsity)
+
+
+def pass_on(node: ir.Node, weights: ir.Value) -> None:
+    """What is said of a node is said of those that read its weights in another form."""
+    for reader in users(weights):
+        set_sparsity(reader, sparsity_of(node))

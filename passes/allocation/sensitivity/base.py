@@ -44,7 +44,7 @@ class EachSample(Sensitivity):
     def combine(self, job: Job, results: Mapping[str, Any]) -> Table:
         tables = [results[task] for task in self.tasks(job)]
         return {
-            g.name: {str(c): sum(t[g.name][str(c)] for t in tables) / len(tables) for c in job.candidates}
+            g.name: {str(c): sum(t[g.name][str(c)] for t in tables) / len(tables) for c in job.of(g)}
             for g in job.groups
         }
 

@@ -21,7 +21,8 @@ class OutputChange(EachGroup):
 
         row: dict[str, float] = {}
         with torch.no_grad():
-            for candidate in bench.job.candidates:
+            group = next(g for g in bench.job.groups if g.name == task)
+            for candidate in bench.job.of(group):
                 observe = bench.simulation.observer({task: candidate})
                 interpreter = bench.simulation.interpreter({task: candidate})
                 total, count = 0.0, 0

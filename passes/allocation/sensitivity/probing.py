@@ -121,5 +121,5 @@ def _loss(outputs: dict[str, Any], rng: np.random.Generator) -> Any:
 
 
 def by_group(bench: Bench, value: Callable[[Group, Candidate], float]) -> dict[str, dict[str, float]]:
-    """`value(group, candidate)` for all of the job."""
-    return {g.name: {str(c): value(g, c) for c in bench.job.candidates} for g in bench.job.groups}
+    """`value(group, candidate)` for all of the job that there can be."""
+    return {g.name: {str(c): value(g, c) for c in bench.job.of(g)} for g in bench.job.groups}
