@@ -107,19 +107,31 @@ def _channel_scale(product: ir.Node, w: ir.Node) -> Array | None:
     return None if isinstance(found, int) else found[0]
 
 
+def accumulator_scale(product: ir.Node, x: ir.Node, w: ir.Node, channels: int) -> Array | None:
+    """`s_x * s_w` of its operands' DequantizeLinear nodes, float32 [] or [channels]; None where it has no such."""
+    s_x, s_w = scalar(x.inputs[1]), _channel_scale(product, w)
+    if s_x is None or s_w is None or s_w.ndim > 1 or s_w.size not in (1, channels):
+        return None
+    return (np.float32(s_x) * s_w.astype(np.float32)).astype(np.float32)
+
+
+def on_accumulator(bias: Array, scale: Array) -> Array:
+    """The s32 integers that a bias is in an accumulator."""
+    limit = 2**31 - 1
+    return np.clip(np.rint(bias.astype(np.float64) / scale.astype(np.float64)), -limit, limit).astype(np.int32)
+
+
 def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int, integers: bool) -> None:
     """`bias -> DequantizeLinear(s32, s_x * s_w)`, or its result; left as it is where the operator is not quantized."""
-    bias, x, w = constant(node.inputs[index]), _dequantizer(node.inputs[0]), _dequantizer(node.inputs[1])
+    bias, x, w = constant(node.inputs[index]), dequantizer(node.inputs[0]), dequantizer(node.inputs[1])
     if bias is None or x is None or w is None or not is_float(node.inputs[index]) or bias.ndim != 1:
         return
     if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
         return
-    s_x, s_w = scalar(x.inputs[1]), _channel_scale(node, w)
-    if s_x is None or s_w is None or s_w.ndim > 1 or s_w.size not in (1, bias.size):
+    scale = accumulator_scale(node, x, w, bias.size)
+    if scale is None:
         return
-    scale = (np.float32(s_x) * s_w.astype(np.float32)).astype(np.float32)
-    limit = 2**31 - 1
-    q = np.clip(np.rint(bias.astype(np.float64) / scale.astype(np.float64)), -limit, limit).astype(np.int32)
+    q = on_accumulator(bias, scale)
     base = str(node.inputs[index].name)  # type: ignore[union-attr]
     if not integers:
         node.replace_input_with(index, add_initializer(graph, f"{base}.frozen", (q * scale).astype(np.float32)))
@@ -140,7 +152,8 @@ def _freeze_bias(graph: ir.Graph, node: ir.Node, index: int, integers: bool) -> 
     node.replace_input_with(index, made.outputs[0])
 
 
-def _dequantizer(value: ir.Value | None) -> ir.Node | None:
+def dequantizer(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that makes a value."""
     node = None if value is None else value.producer()
     return node if _is(node, "DequantizeLinear") else None
 
@@ -157,7 +170,7 @@ def _is_u8_by_s8(node: ir.Node) -> bool:
     """A product of two activations, u8 by s8: its sums saturate on x86 without VNNI, whatever the session says."""
     if not _is(node, "MatMul"):
         return False
-    sides = [_dequantizer(v) for v in node.inputs]
+    sides = [dequantizer(v) for v in node.inputs]
     types = [s.inputs[0].dtype if s is not None and s.inputs[0] is not None else None for s in sides]
     second = sides[1]
     return types == [ir.DataType.UINT8, ir.DataType.INT8] and second is not None and constant(second.inputs[0]) is None
@@ -179,4 +192,4 @@ def _raise_activations(graph: ir.Graph) -> None:
             value.type = ir.TensorType(ir.DataType.UINT8)
 
 
-__all__ = ["freeze", "quantize"]
+__all__ = ["accumulator_scale", "dequantizer", "freeze", "on_accumulator", "quantize"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from mulshift.backends.qdq import freeze
+from mulshift.backends.qdq import accumulator_scale, dequantizer, freeze, on_accumulator
 from mulshift.ir import UnsupportedError, add_initializer, attribute, constant, describe
 from mulshift.passes.pairs import BITS
+from mulshift.passes.quant_rules import product_of_bias
 
 _NARROW = (ir.DataType.INT4, ir.DataType.INT2)
 
@@ -30,7 +31,25 @@ def freeze_signed(model: ir.Model) -> ir.Model:
         _widen(graph, node)
     for node in pairs:
         _check(node)
-    return freeze(model, integer_biases=False)
+    made = freeze(model, integer_biases=False)
+    for node in made.graph:
+        _round_bias(made.graph, node)
+    return made
+
+
+def _round_bias(graph: ir.Graph, node: ir.Node) -> None:
+    """The bias that an Add brings to a MatMul, on the grid of its accumulator; those of Conv and Gemm are already."""
+    product = product_of_bias(node)
+    x, w = (None, None) if product is None else (dequantizer(v) for v in product.inputs[:2])
+    if product is None or x is None or w is None:
+        return
+    index = next(i for i, v in enumerate(node.inputs) if constant(v) is not None)
+    value, bias = node.inputs[index], constant(node.inputs[index])
+    assert value is not None and bias is not None
+    scale = accumulator_scale(product, x, w, bias.size)
+    if scale is not None:
+        rounded = (on_accumulator(bias, scale) * scale).astype(np.float32)
+        node.replace_input_with(index, add_initializer(graph, f"{value.name}.frozen", rounded))
 
 
 def _widen(graph: ir.Graph, node: ir.Node) -> None:

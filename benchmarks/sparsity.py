@@ -44,11 +44,18 @@ noise is by how much two copies of the dense model differed in the same turns.
 Exact: the kernel library against stock ONNX Runtime, which runs the function bodies, and against the dense kernels."""
 
 
+def loss(part: Part) -> float:
+    """Points below float, or how many times its perplexity."""
+    found = part.found
+    dense, sparse = float(found["float"]), float(found["sparse"])
+    return sparse / dense if found["model"] in UNITS else dense - sparse
+
+
 def accuracy_rows(parts: Mapping[tuple[str, str], Part]) -> Iterator[Row]:
     """Whether SparseGPT with permutation loses the least, and what SmolLM2 becomes."""
     for net, title in NETS.items():
         criterion = f"{title} at 2:4: method that loses the least"
-        found = {m: float(parts[net, m].found["loss"]) for m in METHODS if parts[net, m].ready}
+        found = {m: loss(parts[net, m]) for m in METHODS if parts[net, m].ready}
         absent = [m for m in METHODS if m not in found]
         if absent:
             yield missing(f"{criterion} ({absent[0]} not run: {parts[net, absent[0]].why})", BEST)
@@ -65,7 +72,7 @@ def accuracy_table(parts: Mapping[tuple[str, str], Part]) -> Iterator[str]:
     """The loss by each method."""
     yield f"{'loss at 2:4':<26}" + "".join(f"{m:>23}" for m in METHODS)
     for net, title in NETS.items():
-        cells = [f"{parts[net, m].found['loss']:.2f}" if parts[net, m].ready else "-" for m in METHODS]
+        cells = [f"{loss(parts[net, m]):.2f}" if parts[net, m].ready else "-" for m in METHODS]
         yield f"{title:<26}" + "".join(f"{cell:>23}" for cell in cells) + f"  {UNITS.get(net, 'points')}"
 
 

@@ -80,7 +80,7 @@ class InsertFakeQuant(Pass):
             "tensor" (one scale and the bits of its output).
         concat: "auto" (an input that only the Concat reads takes the output's scale) or "own".
         target: "integer" (ours), "qdq" (interchange: no 16 bits, constants of elementwise operators paired too), or
-            "signed" (the same, and every activation s8 with zero point 0: TensorRT).
+            "signed" (TensorRT: pairs around products alone, s8 with zero point 0; what is between stays float).
         skip: names of nodes to keep float.
 
     Raises:
@@ -217,9 +217,23 @@ class InsertFakeQuant(Pass):
         node = value.producer()
         if turned_weight(value) is not None:
             return True
+        if self.target == "signed" and not (self._read_by_product(value) or self._made_by_product(node)):
+            return True
         chained = in_affine_chain(value) and (self.target == "integer" or node is None or is_image_step(node))
         rule = None if node is None else self._rule(node)
         return chained or is_fused(value, rule) or is_image(value)
+
+    def _read_by_product(self, value: ir.Value) -> bool:
+        rules = ((self._rule(u.node), u.idx) for u in value.uses())
+        return any(rule is not None and rule.ask(index) in (Ask.U8, Ask.WEIGHT) for rule, index in rules)
+
+    def _made_by_product(self, node: ir.Node | None) -> bool:
+        """By constant weights; through its bias and a clamp that are fused."""
+        while node is not None and not self._is_product(node) and not is_bias(node):
+            x = node.inputs[0] if node.op_type in ("Relu", "Clip") else None
+            made = None if x is None else x.producer()
+            node = made if made is not None and x is not None and is_fused(x, self._rule(made)) else None
+        return node is not None
 
     def _why_float(self, value: ir.Value) -> str:
         node = value.producer()
@@ -317,8 +331,12 @@ class InsertFakeQuant(Pass):
                 self._weight(node, index, array, pairs)
             elif node.op_type == "Gather" and self._embeds(node, value, array):
                 self._rows(node, value, array, pairs)
-            elif ask is not Ask.PLAIN and (rule.gives is not Give.OWN or ask is Ask.U8 or self.target != "integer"):
+            elif ask is Ask.U8 or (ask is not Ask.PLAIN and self._pairs_constants(rule)):
                 self._operand(node, index, rule, pairs)
+
+    def _pairs_constants(self, rule: Rule) -> bool:
+        """Whether constants that take an activation's place have pairs."""
+        return self.target == "qdq" or (self.target == "integer" and rule.gives is not Give.OWN)
 
     def _weight(self, node: ir.Node, index: int, array: Array, pairs: PairInserter) -> None:
         """A per-channel pair, shared by the products that read the same weights alike."""

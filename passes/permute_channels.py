@@ -14,8 +14,10 @@ import onnx_ir as ir
 from mulshift.ir import Array, Interpreter, Level, Samples, UsageError, get_level
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.calibrate import check_feeds
-from mulshift.passes.rotation.regions import Region, head_regions, stream_regions
+from mulshift.passes.linear_weights import LINEAR
+from mulshift.passes.rotation.regions import Region, grow, head_regions
 from mulshift.passes.rounding.layers import Product, find_product
+from mulshift.passes.shape_values import dims_of
 from mulshift.passes.sparsity.channel_order import Search, kept_score, search
 from mulshift.passes.sparsity.masks import unfit
 from mulshift.passes.sparsity.pattern import BLOCK, Sparsity, sparsity_of
@@ -75,7 +77,7 @@ class PermuteChannels(Pass):
             raise UsageError(self.name, f"score is '{self.score}'", f"use {' or '.join(SCORES)}")
         if min(self.sweeps, self.max_samples) < 1 or self.escapes < 0:
             raise UsageError(self.name, "an option is out of range", "give sweeps and max_samples > 0 and escapes >= 0")
-        regions = [r for r in self._regions(model.graph) if self._readers(r) and not self._declined(r)]
+        regions = list(self._regions(model.graph))
         norms = self._norms(model, regions)
         for i, region in enumerate(regions):
             self._order(model.graph, region, norms)
@@ -83,35 +85,47 @@ class PermuteChannels(Pass):
                 self.progress(i + 1, len(regions))
 
     def _regions(self, graph: ir.Graph) -> Iterator[Region]:
-        """Streams of channels, then runs of them in heads, unless the whole stream moves."""
-        whole = stream_regions(graph, permuting)
-        yield from whole
-        free = {node for r in whole if not r.reasons for node in r.readers}
-        yield from (r for r in head_regions(graph, permuting) if not free & r.readers.keys())
+        """What each product reads, with all that has the same order: whole streams, else runs of channels in heads."""
+        heads = list(head_regions(graph, permuting))
+        seen: set[ir.Value] = set()
+        for node in graph:
+            x, wanted = node.inputs[0] if node.inputs else None, self._wanted(node)
+            if wanted is None or wanted.across == BLOCK or x is None or x in seen:
+                continue
+            axis, dims = LINEAR[node.op_type].axis_in(node), dims_of(x) or ()
+            channels = dims[axis] if dims else None
+            if not isinstance(channels, int):
+                self.skipped(node, "how many channels it reads is not known")
+                continue
+            region = grow(graph, x, axis % len(dims), channels, permuting)
+            if region.reasons:
+                region = next((r for r in heads if x in r.values and not r.reasons), region)
+            seen |= region.values.keys()
+            why = _bound(region)
+            if why:
+                self.skipped(node, f"its {region.order} input channels stay: {why}")
+            elif self._readers(region):
+                yield region
+
+    def _wanted(self, node: ir.Node) -> Sparsity | None:
+        """The pattern that a product is to have; None if it stays dense."""
+        product, name = find_product(node), str(node.name)
+        asked = any(fnmatchcase(name, p) for p in self.layers) and not any(fnmatchcase(name, p) for p in self.skip)
+        wanted = sparsity_of(node) or (Sparsity.parse(self.pattern) if self.pattern != "assigned" else None)
+        if isinstance(product, str) or not asked or wanted is None or unfit(product, wanted):
+            return None
+        return wanted
 
     def _readers(self, region: Region) -> dict[Product, Sparsity]:
         """The products whose pattern gains from an order, all with groups of one size: that of the first."""
         found: dict[Product, Sparsity] = {}
         for node in region.readers:
-            product, name = find_product(node), str(node.name)
-            asked = any(fnmatchcase(name, p) for p in self.layers) and not any(fnmatchcase(name, p) for p in self.skip)
-            wanted = sparsity_of(node) or (Sparsity.parse(self.pattern) if self.pattern != "assigned" else None)
-            if isinstance(product, str) or not asked or wanted is None or unfit(product, wanted):
+            product, wanted = find_product(node), self._wanted(node)
+            if wanted is None or isinstance(product, str) or wanted.across == BLOCK or region.order % wanted.of:
                 continue
-            first = next(iter(found.values()), wanted)
-            if wanted.across != BLOCK and wanted.of == first.of and region.order % wanted.of == 0:
+            if wanted.of == next(iter(found.values()), wanted).of:
                 found[product] = wanted
         return found
-
-    def _declined(self, region: Region) -> bool:
-        reasons = list(dict.fromkeys(region.reasons))
-        if not reasons and not region.makers and not region.constants:
-            reasons.append("no weights make its channels")
-        if not reasons:
-            return False
-        more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
-        self.skipped(region.first(), f"its {region.order} channels stay: {'; '.join(reasons[:_SHOWN])}{more}")
-        return True
 
     def _norms(self, model: ir.Model, regions: Sequence[Region]) -> Mapping[ir.Value, Array]:
         """`|x_j|_2` of each channel that a product reads, float64."""
@@ -152,6 +166,15 @@ class PermuteChannels(Pass):
         total = float(scores.sum(dtype=np.float64))
         told = f"{100 * before / total:.2f} to {100 * after / total:.2f} % of the scores of {len(readers)} readers stay"
         self.changed(where, f"{region.order} channels up to '{list(region.nodes)[-1].name}' in another order: {told}")
+
+
+def _bound(region: Region) -> str:
+    """Why the order of its channels is not free; empty if it is."""
+    reasons = list(dict.fromkeys(region.reasons))
+    if not reasons and not region.makers and not region.constants:
+        return "no weights make them"
+    more = f"; and {len(reasons) - _SHOWN} more reasons" if len(reasons) > _SHOWN else ""
+    return "; ".join(reasons[:_SHOWN]) + more
 
 
 def _input(product: Product) -> ir.Value:

@@ -40,7 +40,7 @@ inline size_t places_bytes(size_t k4, size_t element) { return (steps_of(k4) * 4
 void find_places(const uint8_t* positions, size_t k4, size_t element, uint8_t* places);
 
 struct SparseKernels {
-  // Of rows of 4 * k4 elements of 1 or 2 bytes, the kept ones: rows of 4 * steps_of(k4), 0 beyond k4. May write 4 bytes
+  // Of rows of 4 * k4 elements of 1 or 2 bytes, the kept ones: rows of 4 * steps_of(k4), anything beyond k4. May write 4 bytes
   // past a row.
   void (*gather)(const void* a, size_t a_stride, size_t rows, size_t k4, size_t element, const uint8_t* places, void* out,
                  size_t out_stride);
@@ -50,11 +50,12 @@ template <class V>
 void gather(const void* a, size_t a_stride, size_t rows, size_t k4, size_t element, const uint8_t* places, void* out,
             size_t out_stride) {
   const size_t bytes = 4 * k4 * element, whole = bytes / 16, rest = bytes % 16;
-  const uint8_t* from = static_cast<const uint8_t*>(a);
+  const uint8_t *from = static_cast<const uint8_t*>(a), *end = from + (rows - 1) * a_stride + bytes;
   uint8_t* to = static_cast<uint8_t*>(out);
   for (size_t r = 0; r < rows; ++r, from += a_stride, to += out_stride) {
-    for (size_t i = 0; i < whole; ++i) V::choose(from + 16 * i, places + 8 * i, to + 8 * i);
-    if (!rest) continue;
+    const size_t count = from + 16 * (whole + 1) <= end ? whole + (rest != 0) : whole;
+    for (size_t i = 0; i < count; ++i) V::choose(from + 16 * i, places + 8 * i, to + 8 * i);
+    if (!rest || count > whole) continue;
     uint8_t last[16] = {};
     std::memcpy(last, from + 16 * whole, rest);
     V::choose(last, places + 8 * whole, to + 8 * whole);
