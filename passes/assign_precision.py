@@ -29,11 +29,12 @@ class AssignPrecision(Pass):
         min sum_i loss[i, c_i],    sum_i cost_k[i, c_i] <= limit_k    for each budget k
 
     an integer linear program (HAWQ-V3, Yao et al. 2021, arXiv:2011.10680). Losses are measured once; other budgets are
-    solved from the same table. Only `mulshift.precision` is written on the nodes; insert-fake-quant reads it there.
+    solved from the same table. `mulshift.precision` is written on the nodes, which insert-fake-quant reads there, and
+    `mulshift.sparsity` where zeros were chosen, which `sparsify` with pattern "assigned" reads. Nothing else.
 
     Attributes:
         budgets: `size=0.6` or `bops=0.5` of all w8a8, `size=3.2MB`, `latency=5ms`; none leaves all at their best.
-        candidates: that each group may have.
+        candidates: that each group may have: bits as `w4a8`, with zeros as `w8a8:2:4` or `w4a8:2:4:shared`.
         sensitivity: "gradient", "hessian", "kl" or "sqnr".
         rounding: of the weights as losses see them: "nearest", or "outputs" where a later pass rounds them by what that
             does to the outputs (`mulshift.compile` and `mulshift.assign` look at the recipe).
@@ -82,7 +83,7 @@ class AssignPrecision(Pass):
     measured: Measurements | None = None
 
     def rewrite(self, model: ir.Model) -> None:
-        """Write `mulshift.precision`; nothing else changes."""
+        """Write `mulshift.precision` and `mulshift.sparsity`; nothing else changes."""
         if get_level(model) is not Level.FLOAT:
             raise UsageError("assign-precision", "the graph is quantized already", "run it before insert-fake-quant")
         if self.solver not in SOLVERS:

@@ -84,10 +84,8 @@ def test_channels_that_must_stay_are_reported() -> None:
     text = "g (float[N,8] x) => (float[N,8] h, float[N,8] y) { h = MatMul (x, w) y = MatMul (h, v) }"
     step = PermuteChannels()
     assert not step(graph(text, {"w": random((8, 8)), "v": random((8, 8), 1)})).modified
-    assert [
-        "'x' is a graph input" in step.log.skipped[0].what,
-        "'h' is a graph output" in step.log.skipped[1].what,
-    ] == [True] * 2
+    assert "'x' is a graph input" in step.log.skipped[0].what
+    assert "'h' is a graph output" in step.log.skipped[1].what
 
 
 def test_it_is_deterministic_and_a_second_run_gains_nothing() -> None:

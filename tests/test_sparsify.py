@@ -14,9 +14,14 @@ from sparse_graphs import PATTERNS, SPARSE, build, integer_patterns, patterns, p
 
 from mulshift.ir import DataError, UsageError, constant
 from mulshift.passes import PASSES
+from mulshift.passes.adaround import UpOrDown
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
+from mulshift.passes.lattice import Grid, descend
 from mulshift.passes.rotate import Rotate
+from mulshift.passes.rounding.aim import aim
+from mulshift.passes.rounding.layers import Product
+from mulshift.passes.rounding.problem import Problem
 from mulshift.passes.sparsify import Sparsify
 from mulshift.passes.sparsity.masks import holds, keep_best, tap_order
 from mulshift.passes.sparsity.pattern import SPARSITY, Sparsity, set_sparsity, sparsity_of
@@ -225,6 +230,34 @@ def test_a_rotation_of_sparse_weights_is_declined() -> None:
     assert "rotate before sparsify" in step.log.skipped[0].what
 
 
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_a_target_without_zeros_does_not_fill_them(rounding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where regression on inputs that differ much asks for it; without data the weights are the target."""
+    model, data = _magnitude(), samples(8)
+    Calibrate(samples=data)(model)
+    InsertFakeQuant(weight_bits=4)(model)
+
+    def dense(layer: Product, *given: object) -> tuple[torch.Tensor, torch.Tensor]:
+        _, energy = aim(layer, *given)  # type: ignore[arg-type]
+        shape = layer.matrix(layer.weights).shape
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5, energy
+
+    monkeypatch.setattr("mulshift.passes.rounding.base.aim", dense)
+    PASSES[rounding](samples=data, iterations=100)(model)  # type: ignore[call-arg]
+    assert set(patterns(model)) == set(SPARSE)
+
+
+def test_a_relaxed_choice_and_descent_leave_dropped_weights_at_zero() -> None:
+    w, h = _system(0)
+    kept = keep_best(w.abs(), Sparsity(2, 4))
+    problem = Problem(3 * w * kept, h, torch.ones_like(w), Grid(-7, 7), kept)
+    assert not descend(problem.round(problem.target), 3 * w, h, problem.scale, problem.grid, 5, kept)[~kept].any()
+    choice = UpOrDown(problem, 0.03, 0.05)
+    choice.start(torch.ones_like(w))  # as far up as it goes
+    assert not choice.solution().q[~kept].any()
+    assert not choice.weights(0.5)[~kept].any()
+
+
 # The mathematics --------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +302,9 @@ def test_the_survivors_are_the_least_squares_of_their_columns(seed: int) -> None
     for row in range(w.shape[1]):
         on = kept[0, row]
         exact = torch.linalg.solve(h[0][on][:, on], h[0][on] @ w[0, row])
-        torch.testing.assert_close(found[0, row, on], exact, rtol=1e-4, atol=1e-5)  # 200 steps of float64
+        torch.testing.assert_close(
+            found[0, row, on], exact, rtol=1e-3, atol=1e-4
+        )  # float32, and a matrix of condition 100
         assert not found[0, row, ~on].any()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -111,3 +113,9 @@ def test_what_tensorrt_cannot_read_is_named() -> None:
               {"pass": "insert-fake-quant", "options": {"weight_bits": 4, "group": 4}}]}  # fmt: skip
     with pytest.raises(UnsupportedError, match="weights with groups"):
         mulshift.compile(graph(CHAIN, CONSTANTS), SAMPLES, recipe=recipe, target="tensorrt")
+
+
+def test_an_artifact_is_checked_and_replayed(tmp_path: Path) -> None:
+    mulshift.compile(graph(CHAIN, CONSTANTS), SAMPLES, recipe=RECIPE, target="tensorrt", output=tmp_path / "out")
+    assert mulshift.verify(tmp_path / "out", SAMPLES).differences == 0
+    assert mulshift.replay(tmp_path / "out", graph(CHAIN, CONSTANTS), SAMPLES).same

@@ -42,6 +42,8 @@ SECONDS = {True: 0.05, False: 0.4}
 """Of timing, for each kind of node."""
 MODEL_SECONDS, TURNS = {True: 1.0, False: 5.0}, {True: 4, False: 10}
 """Of each whole model, in turns, so that what else the machine does hits all alike."""
+SAMPLES = 2
+"""That ranges come from: they decide no kernel."""
 DENSE, AGAIN = "dense", "dense again"
 ROOM = 1e-6
 """Of a budget that is set to the least that there is."""
@@ -55,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     given, quick = case(options.model, 1), options.quick
     ready = prepare(given, quick)
-    made = Pipeline(quick_recipe(given.recipe), checked=0).run(load(given.path), given.calibration[:8])
+    made = Pipeline(quick_recipe(given.recipe), checked=0).run(load(given.path), given.calibration[:SAMPLES])
     graph, feeds = made.levels[Level.INTEGER], given.calibration[0]
     names = integer_names(ready.graph.graph)
     timed = profile_integer(

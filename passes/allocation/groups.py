@@ -10,7 +10,7 @@ from math import prod
 import onnx_ir as ir
 
 from mulshift.ir import constant
-from mulshift.passes.allocation.candidates import Candidate, Candidates, varies_activations
+from mulshift.passes.allocation.candidates import DENSE, Candidate, Candidates, varies_activations
 from mulshift.passes.quant_rules import Give, channel_axis, product_of_bias, rule_of, turned_weight
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -52,8 +52,9 @@ class Group:
         return self.products[0].name
 
     def may_have(self, candidate: Candidate) -> bool:
-        """Whether the weights of all its products can be so."""
-        return all(candidate.fits(p.shape, p.axis) for p in self.products)
+        """Whether the weights of all its products can be so; those that several read stay dense."""
+        alone = candidate.kind == DENSE or len(self.weights()) == len(self.products)
+        return alone and all(candidate.fits(p.shape, p.axis) for p in self.products)
 
     def weights(self) -> Mapping[str, Product]:
         """One product for each initializer."""
