@@ -18,6 +18,7 @@ from mulshift.passes.adaround import UpOrDown
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.lattice import Grid, descend, output_error
+from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.rotate import Rotate
 from mulshift.passes.rounding.aim import aim
 from mulshift.passes.rounding.layers import Product
@@ -332,3 +333,9 @@ def test_metadata_that_is_no_pattern_is_refused() -> None:
     node = ir.node("Conv", [], metadata_props={SPARSITY: "some"})
     with pytest.raises(UsageError, match="'some' is none"):
         sparsity_of(node)
+
+
+@pytest.mark.parametrize("recipe", ["int8-2x4", "int8-2x4-transformer"])
+def test_the_recipes_end_in_integers_with_the_pattern(recipe: str) -> None:
+    made = Pipeline(recipe).run(build(), samples(4)).model
+    assert integer_patterns(made) == dict.fromkeys(SPARSE, "2:4")
