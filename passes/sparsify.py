@@ -60,6 +60,7 @@ class Sparsify(WalkPass[Product, Pruned]):
     - wanda: `|w_j| |x_j|_2` (arXiv:2306.11695).
     - sparsegpt: `w_j^2 / [H^-1]_jj`, column by column, `H = E[x^T x]`, the columns behind making good what a dropped
       weight did (arXiv:2301.00774); then what stays is fitted by least squares, and biases keep the mean output.
+    - admm: zeros that all weights of a product agree on in 30 steps (arXiv:2401.02938, 2406.07831), then the same fit.
 
     The model has the zeros, and each node says its pattern; the passes after it keep both. In a graph where nodes have
     a pattern (`assign-precision`), each of them gets its own. Memory: as of the rounding passes.
@@ -74,7 +75,7 @@ class Sparsify(WalkPass[Product, Pruned]):
         skip: of those that do not.
         positions: output positions of a product looked at in each row of the batch.
         damping: share of H's mean diagonal that is added to the diagonal.
-        compensate: for sparsegpt: aim at the outputs of the model as it came instead of at w; biases too.
+        compensate: for sparsegpt and admm: aim at the outputs of the model as it came instead of at w; biases too.
         block_layers: products a checkpoint.
 
     Raises:

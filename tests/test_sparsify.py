@@ -17,14 +17,17 @@ from mulshift.passes import PASSES
 from mulshift.passes.adaround import UpOrDown
 from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
-from mulshift.passes.lattice import Grid, descend
+from mulshift.passes.lattice import Grid, descend, output_error
+from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.rotate import Rotate
 from mulshift.passes.rounding.aim import aim
 from mulshift.passes.rounding.layers import Product
 from mulshift.passes.rounding.problem import Problem
 from mulshift.passes.sparsify import Sparsify
+from mulshift.passes.sparsity.admm import admm
 from mulshift.passes.sparsity.masks import holds, keep_best, tap_order
 from mulshift.passes.sparsity.pattern import SPARSITY, Sparsity, set_sparsity, sparsity_of
+from mulshift.passes.sparsity.scores import SCORES
 from mulshift.passes.sparsity.sparsegpt import sparsegpt
 from mulshift.passes.sparsity.survivors import refit
 
@@ -39,7 +42,7 @@ def _sparse(pattern: str = "2:4", **options: object) -> tuple[ir.Model, ir.Model
     return model, sparse, data  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("score", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("score", list(SCORES))
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_layer_that_can_has_the_pattern(score: str, pattern: str) -> None:
     _, model, _ = _sparse(pattern, score=score)
@@ -308,6 +311,15 @@ def test_the_survivors_are_the_least_squares_of_their_columns(seed: int) -> None
         assert not found[0, row, ~on].any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_zeros_that_all_weights_agree_on_cost_less_than_those_of_magnitude(seed: int) -> None:
+    w, h = _system(seed, 32)
+    kept = [keep_best(w.abs(), Sparsity(2, 4)), admm(w, h, Sparsity(2, 4), 0.01)]
+    assert all(holds(k.double(), Sparsity(2, 4)) for k in kept)
+    errors = [output_error(w - refit(w, w, k, h, 0.01, 100), h).sum() for k in kept]
+    assert errors[1] < errors[0]
+
+
 def test_of_uncorrelated_inputs_sparsegpt_chooses_by_energy_and_moves_nothing() -> None:
     w = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 5, 8)))
     energies = torch.linspace(1, 9, 8, dtype=torch.float64)
@@ -321,3 +333,9 @@ def test_metadata_that_is_no_pattern_is_refused() -> None:
     node = ir.node("Conv", [], metadata_props={SPARSITY: "some"})
     with pytest.raises(UsageError, match="'some' is none"):
         sparsity_of(node)
+
+
+@pytest.mark.parametrize("recipe", ["int8-2x4", "int8-2x4-transformer"])
+def test_the_recipes_end_in_integers_with_the_pattern(recipe: str) -> None:
+    made = Pipeline(recipe).run(build(), samples(4)).model
+    assert integer_patterns(made) == dict.fromkeys(SPARSE, "2:4")

@@ -33,7 +33,7 @@ SCORED, CHUNKS = 20, 64
 QUICK = {"efficientnet-lite0": 100, "minilm": 150, "smollm2": 4}
 RECIPES = {"efficientnet-lite0": "int8-2x4", "minilm": "int8-2x4-transformer"}
 PREPARED = ("canonicalize", "fold-bn", "fuse")
-SCORES = ("magnitude", "wanda", "sparsegpt")
+SCORES = ("magnitude", "wanda", "sparsegpt", "admm")
 METHODS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     **{score: [("sparsify", {"score": score})] for score in SCORES},
     **{f"{score}+permutation": [("permute-channels", {}), ("sparsify", {"score": score})] for score in SCORES},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from mulshift.ir import Array
+from mulshift.passes.sparsity.admm import admm
 from mulshift.passes.sparsity.masks import keep_best
 from mulshift.passes.sparsity.pattern import Sparsity
 from mulshift.passes.sparsity.sparsegpt import sparsegpt
@@ -79,8 +80,15 @@ def _sparsegpt(task: Task, sparsity: Sparsity) -> torch.Tensor:
     return refit(task.target, *found, task.energy, task.damping, task.steps)
 
 
+def _admm(task: Task, sparsity: Sparsity) -> torch.Tensor:
+    """Zeros that all weights of the product agree on, and the least squares for them."""
+    kept = admm(task.target, task.energy, sparsity, task.damping)
+    return refit(task.target, task.target, kept, task.energy, task.damping, task.steps)
+
+
 SCORES: dict[str, Score] = {
     "magnitude": Score(_magnitude, measures=False),
     "wanda": Score(_wanda),
     "sparsegpt": Score(_sparsegpt, updates=True),
+    "admm": Score(_admm, updates=True),
 }
