@@ -55,7 +55,7 @@ class Prepared:
 
     def measured(self, sensitivity: str = "gradient", candidates: Sequence[str] = CANDIDATES) -> Measurements:
         """The table, from build/ if it was measured before."""
-        rounding = rounding_of(self.recipe)
+        rounding = rounding_of(self.recipe, candidates)
         how = How(sensitivity, COUNT[self.quick], PROBES, workspace=CACHE / "allocation", rounding=rounding)
         with one_torch_thread():
             return measure(self.graph, self.case.calibration, parse_candidates(candidates), how)
