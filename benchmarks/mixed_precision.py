@@ -152,7 +152,7 @@ def measure(quick: bool) -> tuple[list[Row], list[str]]:
             job.result()
     with watched("speed"):
         ends = time.perf_counter() + (TIMED_SECONDS if quick else 1e6)
-        for part in (gemv, latency["resnet20"], *latency.values()):
+        for part in (gemv, latency["minilm"], *latency.values()):
             if not part.ready:
                 part.run(ends)
     rows = [*rounding_rows(rounding), *solver_rows(solvers), *latency_rows(latency), *exact_rows(quick)]
