@@ -8,18 +8,16 @@ takes long: it scores what an earlier full run of the same sources left there, i
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import models
-from parts import Part
+from parts import Part, print_table
 from precision.exact import exact_rows
 from processes import watched
-from rows import Row, at_least, at_most, exactly, finish, missing, show
+from rows import Row, at_least, at_most, exactly, missing
 
 QUICK_SECONDS = 120.0
 """Of --quick, for all but what is timed."""
@@ -160,20 +158,5 @@ def measure(quick: bool) -> tuple[list[Row], list[str]]:
     return rows, [*rounding_table(rounding), *sensitivity_lines(sensitivities)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="score what is kept, time once, under 5 minutes")
-    parser.add_argument("--json", metavar="FILE", help="write the rows as JSON")
-    options = parser.parse_args()
-    if models.available():
-        raise SystemExit(models.available())
-    rows, lines = measure(options.quick)
-    print()
-    for row in rows:
-        print(show(row))
-    print("\n".join(["", *lines]) + FOOT)
-    return finish(rows, options.json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(__doc__, measure, FOOT))

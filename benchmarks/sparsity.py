@@ -8,16 +8,14 @@ once and ends in less than 5 minutes.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import models
-from parts import Part
+from parts import Part, print_table
 from processes import watched
-from rows import Row, at_least, at_most, exactly, finish, missing, show
+from rows import Row, at_least, at_most, exactly, missing
 
 QUICK_SECONDS, TIMED_SECONDS = 100.0, 185.0
 """Of --quick, for all but what is timed, and for all that is timed."""
@@ -150,20 +148,5 @@ def measure(quick: bool) -> tuple[list[Row], list[str]]:
     return rows, [*accuracy_table(accuracy), *speed_table(products), *whole_table(whole)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="score what is kept, time once, under 5 minutes")
-    parser.add_argument("--json", metavar="FILE", help="write the rows as JSON")
-    options = parser.parse_args()
-    if models.available():
-        raise SystemExit(models.available())
-    rows, lines = measure(options.quick)
-    print()
-    for row in rows:
-        print(show(row))
-    print("\n".join(["", *lines]) + FOOT)
-    return finish(rows, options.json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(print_table(__doc__, measure, FOOT))

@@ -196,21 +196,16 @@ def with_budgets(recipe: Recipe, budgets: Sequence[str], candidates: Sequence[st
         if candidates:
             raise UsageError("candidates", "there is no budget", "give one, as size=0.6")
         return recipe
-    options: dict[str, Any] = {"budgets": list(budgets)} | ({"candidates": list(candidates)} if candidates else {})
     names = [step.name for step in recipe.passes]
-    if STEP in names:
-        at = names.index(STEP)
-        step = recipe.passes[at]
-        rest = {k: v for k, v in step.options.items() if k != "given"}
-        before, made = recipe.passes[:at], step.model_copy(update={"options": rest | options})
-        after = recipe.passes[at + 1 :]
-    else:
-        at = len(before_quantization(recipe).passes)
-        options["rounding"] = rounding_of(recipe, candidates or DEFAULT)
-        before, made = recipe.passes[:at], Step.model_validate({"pass": STEP, "options": options})
-        after = recipe.passes[at:]
+    own = recipe.passes[names.index(STEP)].options if STEP in names else {}
+    options: dict[str, Any] = {k: v for k, v in own.items() if k != "given"} | {"budgets": list(budgets)}
+    options |= {"candidates": list(candidates)} if candidates else {}
+    options.setdefault("rounding", rounding_of(recipe, options.get("candidates", DEFAULT)))
+    at = names.index(STEP) if STEP in names else len(before_quantization(recipe).passes)
+    before, after = recipe.passes[:at], recipe.passes[at + (STEP in names) :]
+    made = Step.model_validate({"pass": STEP, "options": options})
     pruned: tuple[Step, ...] = ()
-    if has_zeros(made.options.get("candidates", DEFAULT)) and SPARSIFY not in names:
+    if has_zeros(options.get("candidates", DEFAULT)) and SPARSIFY not in names:
         again = [deepcopy(s) for s in before if s.name == "calibrate"][-1:]  # of its own: YAML would refer to the first
         pruned = (Step.model_validate({"pass": SPARSIFY, "options": {"pattern": "assigned"}}), *again)
     return recipe.model_copy(update={"passes": (*before, made, *pruned, *after)})

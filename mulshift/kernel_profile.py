@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import onnx_ir as ir
 from mulshift import kernels
 from mulshift.backends import Artifact, lower
 from mulshift.backends.artifact import MODEL_FILE
-from mulshift.ir import DataError, Feeds, Level, ModelError, Samples, UsageError
+from mulshift.ir import DataError, Feeds, Level, Samples, UsageError
 from mulshift.passes.allocation.candidates import DENSE, KINDS, REFERENCE, Candidates
 from mulshift.passes.allocation.costs import Latencies
 from mulshift.passes.allocation.files import write_whole
@@ -28,6 +26,7 @@ from mulshift.passes.pipeline import Pipeline
 from mulshift.passes.recipe import Recipe, RecipeSource, load_recipe
 from mulshift.single_nodes import Form, SingleNode, is_weighted, single_nodes, with_weights_of
 from mulshift.user_cache import cache_folder
+from mulshift.workers import measured
 
 BASE = Form()
 """8 bits, dense."""
@@ -234,12 +233,7 @@ def time_nodes(nodes: Mapping[str, SingleNode], threads: int, seconds: float) ->
         for i, node in enumerate(nodes.values()):
             (Path(folder) / f"{i}.onnx").write_bytes(node.model)
             np.savez(Path(folder) / f"{i}.npz", allow_pickle=False, **node.feeds)
-        command = [sys.executable, "-m", "mulshift.profile_worker", folder, str(len(nodes)), str(threads), str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError("profile", f"a node cannot be timed ({last})")
-    found: list[float] = json.loads(done.stdout)
+        found: list[float] = measured("profile_worker", "a node of the profile", folder, len(nodes), threads, seconds)
     return dict(zip(nodes, found, strict=True))
 
 

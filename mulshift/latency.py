@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from mulshift.fitting import InputSpec
 from mulshift.ir import DataError, Feeds, ModelError
 from mulshift.ir.frontend.onnx import read_onnx
 from mulshift.latency_worker import KERNELS, STOCK
+from mulshift.workers import measured
 
 _DYNAMIC = 1
 """Size of a dynamic dimension where no data is given."""
@@ -103,11 +101,5 @@ def _random(rng: np.random.Generator, spec: InputSpec) -> Any:
 
 
 def _time(name: str, model: Path, data: Path, threads: int, seconds: float, runtime: str) -> Latency:
-    arguments = [str(model), str(data), str(threads), str(seconds), runtime]
-    command = [sys.executable, "-m", "mulshift.latency_worker", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"'{model}'", f"cannot be timed ({last})")
-    made = json.loads(done.stdout)
+    made = measured("latency_worker", f"'{model}'", model, data, threads, seconds, runtime)
     return Latency(name, threads, made["milliseconds"], made["runs"], made["kernels"])

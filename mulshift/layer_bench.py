@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +11,13 @@ import numpy as np
 
 from mulshift.backends.artifact import MODEL_FILE, has_kernels
 from mulshift.checking import open_artifact
-from mulshift.ir import DOMAIN, ModelError, UsageError, attribute
+from mulshift.ir import DOMAIN, UsageError, attribute
 from mulshift.kernel_profile import known_times
 from mulshift.latency import first_feeds
 from mulshift.layer_twins import twins
 from mulshift.single_nodes import single_nodes
 from mulshift.sparse_layers import is_put_back
+from mulshift.workers import measured
 
 BODY = "function body"
 
@@ -97,12 +95,7 @@ def _ran(model: Path, feeds: dict[str, Any], threads: int, seconds: float) -> tu
     with tempfile.TemporaryDirectory(prefix="mulshift-layers-") as folder:
         data = Path(folder) / "feeds.npz"
         np.savez(data, allow_pickle=False, **feeds)
-        command = [sys.executable, "-m", "mulshift.layer_worker", str(model), str(data), str(threads), str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"'{model}'", f"cannot be timed ({last})")
-    made = json.loads(done.stdout)
+        made = measured("layer_worker", f"'{model}'", model, data, threads, seconds)
     return made["nodes"], made["kernels"]
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from mulshift.backends.kernel_session import session
-from mulshift.ir import DOMAIN, Array, Feeds, constant, origin
+from mulshift.ir import DOMAIN, Array, Feeds, attribute, constant, origin
 from mulshift.passes.allocation.candidates import DENSE, KINDS, Candidate
 from mulshift.passes.quant_rules import channel_axis
 from mulshift.passes.scales import PAIR_LIMIT
-from mulshift.passes.sparsity.found import fits, largest
+from mulshift.passes.sparsity.found import fits
+from mulshift.passes.sparsity.masks import largest
 
 WEIGHTED = ("Conv", "ConvAccumulate", "ConvTranspose", "ConvTransposeAccumulate", "Gemm", "GemmAccumulate")
 """Operators of the INTEGER graph whose second operand may be constant weights."""
@@ -90,7 +91,7 @@ def _cut(node: ir.Node, w: Array, form: Form) -> Array:
     """Weights of a node, s32, with the form's zeros and bits."""
     sparsity, axis = KINDS[form.kind].sparsity, channel_axis(node, w.ndim)
     if sparsity is not None and fits(w.shape, axis, sparsity):
-        w = np.where(largest(np.abs(w), axis, sparsity), w, 0)
+        w = np.where(largest(np.abs(w), axis, sparsity, int(attribute(node, "group", 1))), w, 0)
     if form.bits == 1:
         return np.where(w < 0, -1, 1)
     limit = (1 << (form.bits - 1)) - 1

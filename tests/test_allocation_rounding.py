@@ -62,7 +62,7 @@ def test_what_a_killed_run_rounded_is_used_again(tmp_path: Path, monkeypatch: py
     def killed(*arguments: object) -> object:
         nonlocal calls
         calls += 1
-        if calls == 4:
+        if calls == 7:
             raise KeyboardInterrupt
         return rounded(*arguments)  # type: ignore[arg-type]
 
@@ -70,7 +70,7 @@ def test_what_a_killed_run_rounded_is_used_again(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         table(samples, workspace=tmp_path)
     monkeypatch.setattr(output_rounding, "_rounded", rounded)
-    assert len(list(tmp_path.glob("*/rounded/*.npy"))) == 3
+    assert len(list(tmp_path.glob("*/rounded/*.npy"))) == 5
     assert table(samples, workspace=tmp_path).loss == expected
 
 

@@ -6,7 +6,7 @@ row of METHODS, the float model with zeros; or "recipe", the artifact that NET's
 
 Calibration: what benchmarks/precision/cases.py has, and for smollm2 CHUNKS of 512 tokens of the same text, behind those
 that are scored. Models with zeros are kept under build/, keyed by the package's sources. `--quick` scores less, and
-prunes nothing: what is not kept is left out, and the reason printed.
+prunes nothing: what is not kept is left out, and the reason printed; where all was scored before, it prints that.
 
 Prints {"model", "method", "metric", "float", "sparse", "kept", "seconds", "samples"}, or {..., "left_out"}; `kept` is
 the share of the squares of the weights that stay before any of them moves, seconds are those of the passes.
@@ -32,6 +32,7 @@ SCORED, CHUNKS = 20, 64
 """Chunks of 512 tokens that score SmolLM2, and that calibrate it."""
 QUICK = {"efficientnet-lite0": 100, "minilm": 150, "smollm2": 4}
 RECIPES = {"efficientnet-lite0": "int8-2x4", "minilm": "int8-2x4-transformer"}
+SCORES_FILE = "scores.json"
 PREPARED = ("canonicalize", "fold-bn", "fuse")
 SCORES = ("magnitude", "wanda", "sparsegpt", "admm")
 METHODS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -126,7 +127,7 @@ def compiled(net: Net, recipe: str, folder: Path) -> None:
 
 def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
     """The row that is printed."""
-    from cache import cached, ours, place
+    from cache import cached, ours, place, text_of
     from sessions import floats, with_kernels
 
     net = language(quick) if name == "smollm2" else labelled(name, quick)
@@ -141,8 +142,22 @@ def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
     else:
         folder = cached(*kept, lambda folder: pruned(net, method, folder))
         session = floats(folder / "model.onnx")
-    scored = {"float": round(net.score(floats(net.path)), 2), "sparse": round(net.score(session), 2)}
-    return found | scored | json.loads((folder / "facts.json").read_text()) | {"samples": net.samples}
+
+    def scored() -> dict[str, Any]:
+        both = {"float": round(net.score(floats(net.path)), 2), "sparse": round(net.score(session), 2)}
+        return found | both | json.loads((folder / "facts.json").read_text()) | {"samples": net.samples}
+
+    whole = (f"sparse-scored-{name}-{method}", [kept, Path(__file__).read_text(encoding="utf-8"), text_of("sessions")])
+    if quick and not place(*whole).is_dir():
+        return scored()
+    made = cached(*whole, lambda folder: save_json(folder / SCORES_FILE, scored()))
+    result: dict[str, Any] = json.loads((made / SCORES_FILE).read_text())
+    return result
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write it."""
+    path.write_text(json.dumps(value))
 
 
 def main() -> None:

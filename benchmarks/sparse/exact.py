@@ -26,7 +26,7 @@ from mulshift.ir import Level, load, set_level
 from mulshift.passes.allocation.candidates import KINDS
 from mulshift.passes.kernels.products import KERNEL
 from mulshift.passes.pipeline import Pipeline
-from mulshift.passes.sparsity.found import largest
+from mulshift.passes.sparsity.masks import largest
 from mulshift.single_nodes import Form, with_weights_of
 from mulshift.sparse_layers import sparse_layers
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from mulshift.ir import Array, UsageError
 from mulshift.passes.allocation.weights import rounded_weights
 from mulshift.passes.precision import ACTIVATION_BITS, WEIGHT_BITS, Precision, precision_of, set_precision
-from mulshift.passes.sparsity.found import fits, largest
+from mulshift.passes.sparsity.found import fits
+from mulshift.passes.sparsity.masks import largest
 from mulshift.passes.sparsity.pattern import TILE, Sparsity, set_sparsity, sparsity_of
 
 DENSE = "dense"

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
-from mulshift.ir import Array, DataError, Feeds, UsageError
+from mulshift.ir import DataError, Feeds, UsageError
 from mulshift.passes.allocation.candidates import DENSE, REFERENCE, Candidate, Candidates
 from mulshift.passes.allocation.costs import COSTS, LATENCY, Facts, Latencies, count_macs
 from mulshift.passes.allocation.executors import find_executor
 from mulshift.passes.allocation.files import append, read_journal, write_whole
-from mulshift.passes.allocation.groups import Group, Product, find_products, group_products
+from mulshift.passes.allocation.groups import Group, find_products, group_products
 from mulshift.passes.allocation.job import (
     JOB,
     NEAREST,
@@ -212,17 +212,16 @@ def _loss(
         return found
     if not (folder / JOB).is_file():
         save_job(folder, model, samples[0], job)
-    if job.rounding == OUTPUTS:
-        _round(folder, model, samples[1] or samples[0], job)
     sensitivity, journal = find_sensitivity(how.sensitivity), folder / JOURNAL
     results = read_journal(journal)
     tasks = sensitivity.tasks(job)
-    _tell(progress, len(results), len(tasks))
+    ahead = _round(folder, model, samples[1] or samples[0], job, len(tasks), progress) if job.rounding == OUTPUTS else 0
+    _tell(progress, ahead + len(results), ahead + len(tasks))
 
     def finished(task: str, result: Any) -> None:
         append(journal, task, result)
         results[task] = result
-        _tell(progress, len(results), len(tasks))
+        _tell(progress, ahead + len(results), ahead + len(tasks))
 
     find_executor(how.executor)(folder, [t for t in tasks if t not in results], how.jobs, finished)
     loss = sensitivity.combine(job, results)
@@ -231,20 +230,21 @@ def _loss(
     return loss
 
 
-def _round(folder: Path, model: ir.Model, samples: Sequence[Feeds], job: Job) -> None:
-    """Put the rounded weights where tasks look for them; a run that was killed goes on."""
+def _round(folder: Path, model: ir.Model, samples: Sequence[Feeds], job: Job, tasks: int, progress: Tell | None) -> int:
+    """Put the rounded weights where tasks look for them; how many. A run that was killed goes on."""
     products = {p.weights: p for g in job.groups for p in g.products}
-    different = {(c.precision.weights, c.precision.group, c.kind): c for c in job.candidates}.values()
+    different = [*{(c.precision.weights, c.precision.group, c.kind): c for c in job.candidates}.values()]
     left = [
         p
         for p in products.values()
         if not all(rounded_path(folder, p, c).is_file() for c in different if c.fits(p.shape, p.axis))
     ]
-
-    def keep(product: Product, candidate: Candidate, made: Array) -> None:
-        keep_rounded(rounded_path(folder, product, candidate), made)
-
-    round_by_outputs(Simulation(model, job.groups, job.ranges), left, different, samples, keep)
+    simulation = Simulation(model, job.groups, job.ranges)
+    for i, (product, made) in enumerate(round_by_outputs(simulation, left, different, samples)):
+        for candidate, array in made.items():
+            keep_rounded(rounded_path(folder, product, candidate), array)
+        _tell(progress, len(products) - len(left) + i + 1, len(products) + tasks)
+    return len(products)
 
 
 def _tidy(folder: Path, kept: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ gain more from it). So sensitivities take these weights, and the choice between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from math import prod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +22,12 @@ from mulshift.passes.calibrate import batch_rows
 from mulshift.passes.gptq import integers
 from mulshift.passes.lattice import Grid, Order, order_columns
 from mulshift.passes.patches import patches
+from mulshift.passes.rounding import layers
 from mulshift.passes.rounding.problem import Problem
 from mulshift.passes.scales import weight_qparams
+from mulshift.passes.sparsity.masks import tap_order
 from mulshift.passes.sparsity.pattern import Sparsity
-from mulshift.passes.sparsity.scores import Task
-from mulshift.passes.sparsity.sparsegpt import sparsegpt
-from mulshift.passes.sparsity.survivors import refit
+from mulshift.passes.sparsity.scores import SCORES, Task
 
 if TYPE_CHECKING:
     import torch
@@ -36,16 +36,10 @@ POSITIONS, DAMPING, SWEEPS, STEPS = 128, 0.01, 1, 40
 ENERGY_BYTES = 1 << 30
 """Of second moments kept at a time; the samples are run again for the next layers."""
 
-Keep = Callable[[Product, Candidate, Array], None]
-
 
 def round_by_outputs(
-    simulation: Simulation,
-    products: Sequence[Product],
-    candidates: Iterable[Candidate],
-    samples: Sequence[Feeds],
-    keep: Keep,
-) -> None:
+    simulation: Simulation, products: Sequence[Product], candidates: Sequence[Candidate], samples: Sequence[Feeds]
+) -> Iterator[tuple[Product, dict[Candidate, Array]]]:
     """Round the weights of Conv, Gemm and MatMul for every candidate: `min (w - s q) H (w - s q)^T`, `H = E[x^T x]`.
 
     x are the inputs in the float graph; column by column with error feedback, then coordinate descent (the pass
@@ -57,68 +51,67 @@ def round_by_outputs(
         products: one for each weight.
         candidates: see there.
         samples: feeds to take moments on.
-        keep: takes what was made, float32 in the shape of the weights.
+
+    Yields:
+        One product after the other, with what was made for each candidate that fits: float32, the weights' shape.
     """
-    wanted = list(candidates)
-    for part in _parts([p for p in products if _fits(simulation, p)], simulation):
-        for product, energy in _energies(simulation, part, samples).items():
+    for part in _parts([layer for p in products if (layer := _layer(simulation, p)) is not None]):
+        for layer, energy in _energies(simulation, part, samples).items():
             order = order_columns(energy, DAMPING)
-            if order is None:
-                continue
-            for candidate in wanted:
-                if not candidate.fits(product.shape, product.axis):
-                    continue
-                keep(product, candidate, _rounded(simulation, product, candidate, energy, order))
+            if order is not None:
+                fitting = [c for c in candidates if c.fits(layer.product.shape, layer.product.axis)]
+                yield layer.product, {c: _rounded(layer, c, energy, order) for c in fitting}
 
 
-def _fits(simulation: Simulation, product: Product) -> bool:
-    op = simulation.nodes[product.name].op_type
-    return op == "Conv" or (op in ("Gemm", "MatMul") and len(product.shape) == 2)
+@dataclass(frozen=True)
+class _Layer(layers.Product):
+    """One product as the rounding passes see it."""
+
+    product: Product
+
+    @property
+    def bytes(self) -> int:
+        """Of H."""
+        return 8 * self.groups * (self.weights.size // self.channels) ** 2
 
 
-def _matrix_shape(simulation: Simulation, product: Product) -> tuple[int, int, int]:
-    """(groups, outputs of a group, inputs of an output)."""
-    node, channels = simulation.nodes[product.name], product.shape[product.axis]
+def _layer(simulation: Simulation, product: Product) -> _Layer | None:
+    """None where it is none of Conv, Gemm and MatMul by a matrix."""
+    node = simulation.nodes[product.name]
+    if node.op_type not in layers.OPERATORS or (node.op_type != "Conv" and len(product.shape) != 2):
+        return None
     groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
-    return groups, channels // groups, prod(product.shape) // max(channels, 1)
+    source = simulation.model.graph.initializers[product.weights]
+    return _Layer(node, source, product.axis, groups, None, product)
 
 
-def _parts(products: Sequence[Product], simulation: Simulation) -> Iterable[list[Product]]:
+def _parts(given: Sequence[_Layer]) -> Iterator[list[_Layer]]:
     """As many at a time as ENERGY_BYTES hold; at least one."""
-    part: list[Product] = []
-    held = 0
-    for product in products:
-        groups, _, depth = _matrix_shape(simulation, product)
-        size = 8 * groups * depth**2
-        if part and held + size > ENERGY_BYTES:
+    part: list[_Layer] = []
+    for layer in given:
+        if part and sum(p.bytes for p in (*part, layer)) > ENERGY_BYTES:
             yield part
-            part, held = [], 0
-        part.append(product)
-        held += size
+            part = []
+        part.append(layer)
     if part:
         yield part
 
 
-def _energies(
-    simulation: Simulation, products: Sequence[Product], samples: Sequence[Feeds]
-) -> dict[Product, torch.Tensor]:
+def _energies(simulation: Simulation, part: Sequence[_Layer], samples: Sequence[Feeds]) -> dict[_Layer, torch.Tensor]:
     """H of each, float64 [groups, K, K]."""
     import torch
 
-    by_name = {p.name: p for p in products}
+    by_name = {layer.name: layer for layer in part}
     values = {value: by_name[name] for value, name in simulation.reads.items() if name in by_name}
-    found: dict[Product, torch.Tensor] = {}
+    found: dict[_Layer, torch.Tensor] = {}
     rows = 1
 
     def observe(value: ir.Value, tensor: torch.Tensor) -> None:
-        product = values.get(value)
-        if product is None:
-            return
-        node = simulation.nodes[product.name]
-        kernel = product.shape[2:] if node.op_type == "Conv" else ()
-        x = patches(node, tensor, kernel, POSITIONS * rows)
-        energy = (x.transpose(1, 2) @ x).double()
-        found[product] = found[product] + energy if product in found else energy
+        layer = values.get(value)
+        if layer is not None:
+            x = patches(layer.node, tensor, layer.kernel, POSITIONS * rows)
+            energy = (x.transpose(1, 2) @ x).double()
+            found[layer] = found[layer] + energy if layer in found else energy
 
     with torch.no_grad():
         for feeds in samples:
@@ -127,49 +120,28 @@ def _energies(
     return found
 
 
-def _rounded(
-    simulation: Simulation, product: Product, candidate: Candidate, energy: torch.Tensor, order: Order
-) -> Array:
+def _rounded(layer: _Layer, candidate: Candidate, energy: torch.Tensor, order: Order) -> Array:
     """On the grid of the candidate, with the zeros of its kind."""
-    import torch
-
-    tensor = simulation.model.graph.initializers[product.weights].const_value
-    assert tensor is not None
-    exact = np.asarray(tensor.numpy(), np.float32)
-    bits, axis, shape = candidate.precision.weights, product.axis, _matrix_shape(simulation, product)
-    moved = np.moveaxis(exact, axis, 0).shape
-
-    def matrix(array: Array) -> torch.Tensor:
-        rows = np.moveaxis(array, axis, 0).astype(np.float64)
-        return torch.from_numpy(np.ascontiguousarray(rows)).reshape(shape)
-
-    def array(rows: torch.Tensor) -> Array:
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(moved).numpy(), 0, axis).astype(np.float32))
-
-    target, kept = matrix(exact), None
+    w, kept = layer.weights, None
     sparsity = KINDS[candidate.kind].sparsity
     if sparsity is not None:
-        columns = exact.shape[1] if len(product.shape) > 2 else shape[2]  # input channels of a group
-        target, kept = _pruned(target, energy, sparsity, columns)
-    w = exact if kept is None else array(target)
-    q = weight_qparams(w, axis, bits, "auto", groups=groups_of(w.shape, axis, candidate.precision))
-    scale = matrix(np.broadcast_to(q.shaped(w.shape)[0], w.shape))
+        v, kept = _pruned(layer, energy, sparsity)
+        w = layer.array(v).numpy().astype(np.float32)
+    bits = candidate.precision.weights
+    q = weight_qparams(w, layer.axis, bits, "auto", groups=groups_of(w.shape, layer.axis, candidate.precision))
+    scale = layer.matrix(np.broadcast_to(q.shaped(w.shape)[0], w.shape))
     most = 2 ** (bits - 1) - 1
     grid = Grid(-1, 1, binary=True) if bits == 1 else Grid(-most, most)
-    return array(integers(Problem(target, energy, scale, grid, kept), order, SWEEPS) * scale)
+    made = integers(Problem(layer.matrix(w), energy, scale, grid, kept), order, SWEEPS) * scale
+    return layer.array(made).numpy().astype(np.float32)
 
 
-def _pruned(
-    w: torch.Tensor, energy: torch.Tensor, sparsity: Sparsity, channels: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _pruned(layer: _Layer, energy: torch.Tensor, sparsity: Sparsity) -> tuple[torch.Tensor, torch.Tensor]:
     """As the pass `sparsify` does it: weights, and where they may be other than zero."""
     import torch
 
-    taps = np.arange(w.shape[2]).reshape(channels, -1).T.reshape(-1)  # groups are channels at a tap
+    w, taps = layer.matrix(layer.weights), tap_order(layer)
     task = Task(w, w[:, 0], w, energy, DAMPING, STEPS).ordered(taps)
-    found = sparsegpt(task.target, task.energy, sparsity, DAMPING)
-    assert found is not None  # H has an order, so it is not singular
-    v, kept = torch.empty_like(w), torch.empty(w.shape, dtype=torch.bool)
-    v[:, :, taps] = refit(task.target, *found, task.energy, DAMPING, STEPS)
-    kept[:, :, taps] = found[1]
-    return v, kept
+    v = torch.empty_like(w)
+    v[:, :, taps] = SCORES["sparsegpt"].weights(task, sparsity)
+    return v, v != 0

@@ -46,31 +46,13 @@ def fits(shape: tuple[int, ...], axis: int, sparsity: Sparsity) -> bool:
         shape: of Conv [O, I, k...], or of a matrix; any other operator has none.
         axis: of the output channels.
     """
-    return (len(shape) == 2 or axis == 0) and shape[1 - axis] >= sparsity.of and shape[1 - axis] % sparsity.of == 0
+    return (len(shape) == 2 or axis == 0) and sparsity.fits(shape[1 - axis])
 
 
 def runs(w: Array, axis: int, sparsity: Sparsity) -> Array:
     """[O, taps, I / of, of]: the weights in the groups that a pattern speaks of; they must fit."""
     turned = np.moveaxis(w, (axis, 1 - axis), (0, -1))
     return turned.reshape(turned.shape[0], -1, turned.shape[-1] // sparsity.of, sparsity.of)
-
-
-def largest(scores: Array, axis: int, sparsity: Sparsity) -> Array:
-    """Where the weights with the largest scores are, bool in their shape; the first of equals.
-
-    Args:
-        scores: not negative, in the shape of weights that fit; those of a tile's output channels add up.
-        axis: see `fits`.
-        sparsity: within runs of `of`.
-    """
-    grouped = runs(scores, axis, sparsity)
-    n = len(grouped)
-    tiles = np.pad(grouped, ((0, -n % sparsity.across), (0, 0), (0, 0), (0, 0)))
-    summed = tiles.reshape(-1, sparsity.across, *grouped.shape[1:]).sum(axis=1)
-    order = np.argsort(-summed, axis=-1, kind="stable").argsort(axis=-1)
-    kept = np.repeat(order < sparsity.kept, sparsity.across, axis=0)[:n]
-    turned = np.moveaxis(scores, (axis, 1 - axis), (0, -1)).shape
-    return np.moveaxis(kept.reshape(turned), (0, -1), (axis, 1 - axis))
 
 
 def kept_in(there: Array, sparsity: Sparsity, groups: int = 1) -> Array:

@@ -23,7 +23,7 @@ def inputs(layer: Product) -> int:
 def unfit(layer: Product, sparsity: Sparsity) -> str:
     """Why a product cannot have the pattern; empty if it can."""
     channels = inputs(layer)
-    if channels >= sparsity.of and (channels % sparsity.of == 0 or sparsity.across == BLOCK):
+    if sparsity.fits(channels):
         return ""
     many = "no multiple of" if channels > sparsity.of else "fewer than"
     per = f"each of its {layer.groups} groups has {channels}" if layer.groups > 1 else f"it has {channels}"
@@ -34,6 +34,23 @@ def tap_order(layer: Product) -> Array:
     """Columns of `layer.matrix` tap by tap: a pattern's groups are consecutive channels at a tap (ARITHMETIC.md 6)."""
     channels = inputs(layer)
     return np.arange(layer.weights[0].size if layer.kernel else channels).reshape(channels, -1).T.reshape(-1)
+
+
+def largest(scores: Array, axis: int, sparsity: Sparsity, groups: int = 1) -> Array:
+    """`keep_best` of an array in the shape of weights: bool in that shape.
+
+    Args:
+        scores: not negative; Conv [O, I, k...], or of a matrix.
+        axis: of the output channels.
+        sparsity: that fits their input channels.
+        groups: of a convolution; a tile does not reach from one to the next.
+    """
+    import torch
+
+    moved = np.moveaxis(scores, (axis, 1 - axis), (0, -1))  # input channels innermost: tap by tap
+    rows = np.ascontiguousarray(moved).reshape(groups, len(moved) // groups, -1)
+    kept = keep_best(torch.from_numpy(rows), sparsity).numpy().reshape(moved.shape)
+    return np.moveaxis(kept, (0, -1), (axis, 1 - axis))
 
 
 def keep_best(scores: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:

@@ -50,6 +50,10 @@ class Sparsity:
         """Share of the weights that stay."""
         return self.kept / self.of
 
+    def fits(self, channels: int) -> bool:
+        """Whether so many input channels, of one group of a convolution, can have it."""
+        return channels >= self.of and (channels % self.of == 0 or self.across == BLOCK)
+
     @classmethod
     def parse(cls, text: str) -> Sparsity:
         """The inverse of `str`.
