@@ -1,8 +1,8 @@
 """SmolLM2-135M: perplexity on wikitext-2, in float and in integers.
 
 python benchmarks/transformer/language.py WHAT CHUNKS; WHAT is a row of COMPILED, or "float". Prints {"perplexity",
-"float_nodes", "note"} over the first CHUNKS of 512 tokens. CALIBRATION chunks behind the last that any run scores
-calibrate. The export and what was compiled stay in build/.
+"float_nodes", "note"} over the first CHUNKS of 512 tokens. CALIBRATION chunks of the same text, behind the last that
+any run scores, calibrate and teach GPTQ. The export and what was compiled stay in build/.
 """
 
 from __future__ import annotations
@@ -13,18 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import here
+import models
 import numpy as np
 from cache import cached, ours, text_of
-from language_export import CALIBRATION, MODEL, export
+from language_export import MODEL, SCORED, export
 from nets import loader
 from recipe import DECODER, varied
 
+CALIBRATION = 16
+"""2048 tokens do not tell the second moments of 1536 channels."""
 COMPILED: dict[str, dict[str, Any]] = {
     "W8A8": {"recipe": DECODER},
     "W4A8": {"recipe": DECODER, "weight_bits": 4, "without": ("rotate",)},
     "W4A8 rotated": {"recipe": DECODER, "weight_bits": 4},
+    "W4A8 GPTQ": {"recipe": DECODER, "weight_bits": 4, "without": ("rotate",), "rounding": "gptq"},
+    "W4A8 GPTQ rotated": {"recipe": DECODER, "weight_bits": 4, "rounding": "gptq"},
 }
 """Variations of the recipe."""
+
+
+def calibration(folder: Path) -> None:
+    """chunks.npy, [CALIBRATION, TOKENS]."""
+    text = (models.FIXTURES / "wikitext2_valid.txt").read_text(encoding="utf-8")
+    chunks = loader("smollm2").load(n=SCORED + CALIBRATION, text=text)[2]
+    np.save(folder / "chunks.npy", np.concatenate(chunks[SCORED : SCORED + CALIBRATION]))
 
 
 def integers(what: str, exported: Path, folder: Path) -> None:
@@ -33,7 +45,8 @@ def integers(what: str, exported: Path, folder: Path) -> None:
     from mulshift.ir import Level, levels
     from mulshift.passes.pipeline import Pipeline
 
-    samples = [{"ids": chunk[None]} for chunk in np.load(exported / "chunks.npy")[-CALIBRATION:]]
+    text = cached("language-calibration", [exported.name, CALIBRATION], calibration)
+    samples = [{"ids": chunk[None]} for chunk in np.load(text / "chunks.npy")]
     result = Pipeline(varied(**COMPILED[what]), checked=0).run(mulshift.load(str(exported / MODEL)), samples)
     made = result.levels[Level.INTEGER]
     names = [f"{node.name} ({node.op_type})" for node in levels.float_nodes(made)]
@@ -50,7 +63,7 @@ def main(what: str, chunks: str) -> None:
     if what == "float":
         session = floats(exported / MODEL)
     else:
-        key = [exported.name, ours(), varied(**COMPILED[what])]
+        key = [exported.name, ours(), CALIBRATION, varied(**COMPILED[what])]
         name = f"ours-language-{what.replace(' ', '-').lower()}"
         compiled = cached(name, key, lambda folder: integers(what, exported, folder))
         session, found["note"] = with_kernels(compiled / MODEL)

@@ -114,14 +114,14 @@ def openvino_int8(job: Job, folder: Path) -> None:
     ov.save_model(quantized, folder / "model.xml")
 
 
-def weights_only(block: int) -> Callable[[Job, Path], None]:
-    """MatMulNBits of 8 bits, one scale for `block` weights, activations in 8 bits too (accuracy level 4)."""
+def weights_only(bits: int, block: int) -> Callable[[Job, Path], None]:
+    """MatMulNBits of 8 or 4 bits, one scale for `block` weights, activations in 8 bits too (accuracy level 4)."""
 
     def make(job: Job, folder: Path) -> None:
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-        made = MatMulNBitsQuantizer(onnx.load(job.model()), 8, block, is_symmetric=True, accuracy_level=4)
+        made = MatMulNBitsQuantizer(onnx.load(job.model()), bits, block, is_symmetric=True, accuracy_level=4)
         made.process()
         kinds = [node.op_type for node in made.model.model.graph.node]
         if "MatMul" in kinds or "MatMulNBits" not in kinds:
@@ -131,14 +131,19 @@ def weights_only(block: int) -> Callable[[Job, Path], None]:
     return make
 
 
-def integers(job: Job, folder: Path) -> None:
+def integers(weight_bits: int) -> Callable[[Job, Path], None]:
     """mulshift, integer form; random weights need no tuning, which would not change the operators."""
-    import mulshift
-    from mulshift.ir import Level
-    from mulshift.passes.pipeline import Pipeline
 
-    result = Pipeline(varied(**QUICK_OPTIONS), checked=0).run(mulshift.load(job.model()), job.calibration())
-    mulshift.lower(result.levels[Level.INTEGER], "onnxruntime").save(folder)
+    def make(job: Job, folder: Path) -> None:
+        import mulshift
+        from mulshift.ir import Level
+        from mulshift.passes.pipeline import Pipeline
+
+        recipe = varied(weight_bits, **QUICK_OPTIONS)
+        result = Pipeline(recipe, checked=0).run(mulshift.load(job.model()), job.calibration())
+        mulshift.lower(result.levels[Level.INTEGER], "onnxruntime").save(folder)
+
+    return make
 
 
 PREPARE: dict[str, Callable[[Job, Path], None]] = {
@@ -146,8 +151,10 @@ PREPARE: dict[str, Callable[[Job, Path], None]] = {
     "ort int8 products": onnxruntime_static(products=True),
     "ort int8 dynamic": onnxruntime_dynamic,
     "openvino int8": openvino_int8,
-    "ours": integers,
-    **{f"nbits {block}": weights_only(block) for block in WEIGHT_BLOCKS},
+    "ours": integers(8),
+    "ours 4 bits": integers(4),
+    **{f"nbits {block}": weights_only(8, block) for block in WEIGHT_BLOCKS},
+    **{f"nbits4 {block}": weights_only(4, block) for block in WEIGHT_BLOCKS},
 }
 
 
@@ -156,7 +163,12 @@ def where(job: Job, what: str) -> tuple[str, object]:
     if what == "float":
         return f"float-{job.network}", text_of("nets")
     source = place(*where(job, "float")).name
-    key = [source, job.samples, text_of("prepare", "recipe"), (ours(), recipe_name()) if what == "ours" else ""]
+    key = [
+        source,
+        job.samples,
+        text_of("prepare", "recipe"),
+        (ours(), recipe_name()) if what.startswith("ours") else "",
+    ]
     return f"{what.replace(' ', '-')}-{job.network}", key
 
 

@@ -29,12 +29,14 @@ def varied(
     weight_bits: int = 8,
     rotate: bool = False,
     without: tuple[str, ...] = (),
+    rounding: str = "",
     recipe: str = "",
     **options: dict[str, Any],
 ) -> dict[str, Any]:
     """The recipe with weights of other bits, with `rotate` after `fuse`, without some passes, with other options.
 
     Args:
+        rounding: a pass that learns, before `to-integer`.
         recipe: another one.
         options: pass (underscores for hyphens) -> options that replace the recipe's.
     """
@@ -45,6 +47,8 @@ def varied(
         chosen = {**step.options, **options.get(step.name.replace("-", "_"), {})}
         if step.name == "insert-fake-quant" and weight_bits != 8:
             chosen["weight_bits"] = weight_bits
+        if step.name == "to-integer" and rounding:
+            passes.append({"pass": rounding})
         if step.name not in without:
             passes.append({"pass": step.name, "options": chosen})
         if step.name == "fuse" and rotate:

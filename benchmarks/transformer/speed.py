@@ -10,7 +10,9 @@ from time import perf_counter
 from processes import Failed, loud, measured, script
 from rows import Row, at_least
 
-ORT, DECODING = ("ort int8 all", "ort int8 products", "ort int8 dynamic"), ("nbits 32", "nbits 64")
+ORT = "ort int8 all", "ort int8 products", "ort int8 dynamic"
+DECODING = {8: ("nbits 32", "nbits 64", "ours"), 4: ("nbits4 32", "nbits4 64", "ours 4 bits")}
+"""Bits of weights -> theirs, with blocks of 32 and 64, and ours."""
 CONFIGURATIONS = ("float", *ORT, "openvino int8", "ours")
 """Rows of prepare.PREPARE, in the order of its table."""
 BOUNDS = {"minilm": (1.1, 1.9), "bert-base": (1.1, 1.5), "vit-tiny": (1.5, 2.2), "deit-s": (1.5, 2.2)}
@@ -56,7 +58,7 @@ class Speed:
 
 
 def configurations(network: str) -> tuple[str, ...]:
-    return ("float", *DECODING, "ours") if network == DECODER else CONFIGURATIONS
+    return ("float", *DECODING[8], *DECODING[4]) if network == DECODER else CONFIGURATIONS
 
 
 def prepare(speed: Speed, network: str, deadline: float) -> None:
@@ -90,7 +92,7 @@ def time_all(speed: Speed) -> None:
 def time_one(speed: Speed, network: str, threads: int, name: str) -> None:
     """One process."""
     folder = speed.folders[network, name]
-    engine = {"openvino int8": "openvino", "ours": "ours"}.get(name, "onnxruntime")
+    engine = {"openvino": "openvino", "ours": "ours"}.get(name.split()[0], "onnxruntime")
     model = folder / ("model.xml" if engine == "openvino" else "model.onnx")
     data = speed.folders[network, "float"] / "data.npz"
     try:
@@ -120,7 +122,9 @@ def speed_rows(speed: Speed) -> Iterator[Row]:
         for threads in THREADS:
             head = f"{title}, {threads} thread{'s' if threads > 1 else ''}: times as fast as"
             if network == DECODER:
-                yield _ratio(speed, network, threads, f"{head} MatMulNBits, 8 bits", DECODING, DECODING_BOUND)
+                for bits, (*theirs, ours) in DECODING.items():
+                    title = f"{head} MatMulNBits, {bits} bits"
+                    yield _ratio(speed, network, threads, title, tuple(theirs), DECODING_BOUND, ours)
             else:
                 fastest, onnxruntime = BOUNDS[network]
                 yield _ratio(speed, network, threads, f"{head} the fastest int8 peer", (*ORT, "openvino int8"), fastest)
@@ -129,14 +133,20 @@ def speed_rows(speed: Speed) -> Iterator[Row]:
 
 
 def _ratio(
-    speed: Speed, network: str, threads: int, criterion: str, names: tuple[str, ...], bound: float | None
+    speed: Speed,
+    network: str,
+    threads: int,
+    criterion: str,
+    names: tuple[str, ...],
+    bound: float | None,
+    side: str = "ours",
 ) -> Row:
     peers = {n: t for n in names if (t := speed.times.get((network, threads, n))) is not None}
-    ours = speed.times.get((network, threads, "ours"))
+    ours = speed.times.get((network, threads, side))
     shown = "(information)" if bound is None else f">= {bound:.2f}"
     absent = [n for n in names if n not in peers]
     if ours is None or absent:  # without one of its peers, "the fastest" would be too easy
-        name = "ours" if ours is None else absent[0]
+        name = side if ours is None else absent[0]
         why = speed.why.get((network, name), "not measured")
         return Row(f"{criterion} (not run: {why})", "-", shown, bound is None)
     fastest = min(peers, key=lambda n: peers[n])
