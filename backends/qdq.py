@@ -20,6 +20,7 @@ from mulshift.ir import (
     scalar,
     users,
 )
+from mulshift.ir.float_functions import DOMAIN as FLOAT_DOMAIN
 from mulshift.passes.groups import as_multiples
 from mulshift.passes.quant_rules import channel_axis
 
@@ -45,7 +46,7 @@ def freeze(model: ir.Model, integer_biases: bool = True) -> ir.Model:
         index = _BIAS.get(node.op_type)
         if index is not None and node.domain == "" and len(node.inputs) > index:
             _freeze_bias(graph, node, index, integer_biases)
-    if any(_is_u8_by_s8(node) for node in graph):
+    if any(_is_u8_by_s8(node) or _is_attention(node) for node in graph):
         _raise_activations(graph)
     for node in graph:
         _count_what_is_there(node)
@@ -174,6 +175,13 @@ def _is_u8_by_s8(node: ir.Node) -> bool:
     types = [s.inputs[0].dtype if s is not None and s.inputs[0] is not None else None for s in sides]
     second = sides[1]
     return types == [ir.DataType.UINT8, ir.DataType.INT8] and second is not None and constant(second.inputs[0]) is None
+
+
+def _is_attention(node: ir.Node) -> bool:
+    """Its products stand in a function body, where ONNX Runtime inlines them: the same holds. And version 1.31 moves
+    pairs through a Transpose into it, as s8 with an `output_dtype`, makes the zero point u8, and refuses the two.
+    """
+    return node.domain == FLOAT_DOMAIN and node.op_type in ("Attention", "MaskedAttention")
 
 
 def _raise_activations(graph: ir.Graph) -> None:
