@@ -28,6 +28,8 @@ import numpy as np
 
 sys.path[1:1] = [str(here.BENCHMARKS / "precision"), str(here.BENCHMARKS / "transformer")]
 
+from cache import cached, ours, place, text_of  # noqa: E402
+
 SCORED, CHUNKS = 20, 64
 """Chunks of 512 tokens that score SmolLM2, and that calibrate it."""
 QUICK = {"efficientnet-lite0": 100, "minilm": 150, "smollm2": 4}
@@ -77,7 +79,6 @@ def labelled(name: str, quick: bool) -> Net:
 def language(quick: bool) -> Net:
     """SmolLM2."""
     import models
-    from cache import cached, text_of
     from language_export import MODEL, export
     from nets import loader
 
@@ -127,13 +128,14 @@ def compiled(net: Net, recipe: str, folder: Path) -> None:
 
 def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
     """The row that is printed."""
-    from cache import cached, ours, place, text_of
     from sessions import floats, with_kernels
 
+    whole = (f"sparse-scored-{name}-{method}", scored_key(name, method))
+    if place(*whole).is_dir():
+        return read_json(place(*whole) / SCORES_FILE)
     net = language(quick) if name == "smollm2" else labelled(name, quick)
     found: dict[str, Any] = {"model": name, "method": method, "metric": net.metric}
-    what = RECIPES[name] if method == "recipe" else [METHODS[method], SPARSIFY, CHUNKS]
-    kept = (f"sparse-{name}-{method}", [net.path.parent.name, ours(), what])
+    kept = (f"sparse-{name}-{method}", [net.path.parent.name, ours(), steps(name, method)])
     if quick and not place(*kept).is_dir():
         return found | {"left_out": "nothing is kept of these sources: run it without --quick first"}
     if method == "recipe":
@@ -142,17 +144,29 @@ def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
     else:
         folder = cached(*kept, lambda folder: pruned(net, method, folder))
         session = floats(folder / "model.onnx")
+    both = {"float": round(net.score(floats(net.path)), 2), "sparse": round(net.score(session), 2)}
+    found |= both | read_json(folder / "facts.json") | {"samples": net.samples}
+    if not quick:
+        cached(*whole, lambda folder: save_json(folder / SCORES_FILE, found))
+    return found
 
-    def scored() -> dict[str, Any]:
-        both = {"float": round(net.score(floats(net.path)), 2), "sparse": round(net.score(session), 2)}
-        return found | both | json.loads((folder / "facts.json").read_text()) | {"samples": net.samples}
 
-    whole = (f"sparse-scored-{name}-{method}", [kept, Path(__file__).read_text(encoding="utf-8"), text_of("sessions")])
-    if quick and not place(*whole).is_dir():
-        return scored()
-    made = cached(*whole, lambda folder: save_json(folder / SCORES_FILE, scored()))
-    result: dict[str, Any] = json.loads((made / SCORES_FILE).read_text())
-    return result
+def steps(name: str, method: str) -> object:
+    """What makes the zeros, as a part of keys."""
+    return RECIPES[name] if method == "recipe" else [METHODS[method], SPARSIFY, CHUNKS]
+
+
+def scored_key(name: str, method: str) -> list[object]:
+    """Of a full run's scores, without a look at the model: what makes, exports and scores it."""
+    scripts = text_of("language_export", "sentences_export", "sentences", "sessions")
+    cases = (here.BENCHMARKS / "precision" / "cases.py").read_text(encoding="utf-8")
+    return [ours(), steps(name, method), SCORED, scripts, cases]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One object."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def save_json(path: Path, value: Any) -> None:
