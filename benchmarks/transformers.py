@@ -57,8 +57,8 @@ class Plan:
 QUICK, FULL = Plan(True, Effort(4, 1, 0.4), 300, 4, 60), Plan(False, Effort(8, 3, 2.0), 0, 20, 1000)
 FOOT = """
 MiniLM: STS 2012 to 2014; every 10th pair of 2014 calibrates (8 batches of 16 sentences) and is not scored.
-SmolLM2: the first chunks of 512 tokens of wikitext-2 valid are scored, 16 chunks behind the 20th calibrate; its
-  weights came as 4-bit groups of 32; ours have one scale a column.
+SmolLM2: the first chunks of 512 tokens of wikitext-2 valid are scored, 4 chunks behind the 20th calibrate, 16 for
+  GPTQ; its weights came as 4-bit groups of 32; ours have one scale a column.
 Outlier channels, W4A8: the recipe without smooth and gptq on both sides; the outliers are in the scales of the norms.
 SmolLM2 layers, 1 token: the linear layers, norms and products of 12 decoder layers of its shape, chained, M = 1,
   42 MB of weights; without attention over a cache. MatMulNBits: symmetric, accuracy level 4, the faster of two blocks.

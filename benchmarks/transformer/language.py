@@ -2,7 +2,7 @@
 
 python benchmarks/transformer/language.py WHAT CHUNKS; WHAT is a row of COMPILED, or "float". Prints {"perplexity",
 "float_nodes", "note"} over the first CHUNKS of 512 tokens. CALIBRATION chunks of the same text, behind the last that
-any run scores, calibrate and teach GPTQ. The export and what was compiled stay in build/.
+any run scores, calibrate; LEARNING where GPTQ learns. The export and what was compiled stay in build/.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from language_export import MODEL, SCORED, export
 from nets import loader
 from recipe import DECODER, varied
 
-CALIBRATION = 16
-"""2048 tokens do not tell the second moments of 1536 channels."""
+CALIBRATION, LEARNING = 4, 16
+"""Chunks for ranges, and for GPTQ: 2048 tokens do not tell the second moments of 1536 channels."""
 COMPILED: dict[str, dict[str, Any]] = {
     "W8A8": {"recipe": DECODER},
     "W4A8": {"recipe": DECODER, "weight_bits": 4, "without": ("rotate",)},
@@ -33,10 +33,15 @@ COMPILED: dict[str, dict[str, Any]] = {
 
 
 def calibration(folder: Path) -> None:
-    """chunks.npy, [CALIBRATION, TOKENS]."""
+    """chunks.npy, [LEARNING, TOKENS]."""
     text = (models.FIXTURES / "wikitext2_valid.txt").read_text(encoding="utf-8")
-    chunks = loader("smollm2").load(n=SCORED + CALIBRATION, text=text)[2]
-    np.save(folder / "chunks.npy", np.concatenate(chunks[SCORED : SCORED + CALIBRATION]))
+    chunks = loader("smollm2").load(n=SCORED + LEARNING, text=text)[2]
+    np.save(folder / "chunks.npy", np.concatenate(chunks[SCORED : SCORED + LEARNING]))
+
+
+def count(what: str) -> int:
+    """Chunks that calibrate a row of COMPILED."""
+    return LEARNING if "rounding" in COMPILED[what] else CALIBRATION
 
 
 def integers(what: str, exported: Path, folder: Path) -> None:
@@ -45,8 +50,8 @@ def integers(what: str, exported: Path, folder: Path) -> None:
     from mulshift.ir import Level, levels
     from mulshift.passes.pipeline import Pipeline
 
-    text = cached("language-calibration", [exported.name, CALIBRATION], calibration)
-    samples = [{"ids": chunk[None]} for chunk in np.load(text / "chunks.npy")]
+    text = cached("language-calibration", [exported.name, LEARNING], calibration)
+    samples = [{"ids": chunk[None]} for chunk in np.load(text / "chunks.npy")[: count(what)]]
     result = Pipeline(varied(**COMPILED[what]), checked=0).run(mulshift.load(str(exported / MODEL)), samples)
     made = result.levels[Level.INTEGER]
     names = [f"{node.name} ({node.op_type})" for node in levels.float_nodes(made)]
@@ -63,7 +68,7 @@ def main(what: str, chunks: str) -> None:
     if what == "float":
         session = floats(exported / MODEL)
     else:
-        key = [exported.name, ours(), CALIBRATION, varied(**COMPILED[what])]
+        key = [exported.name, ours(), count(what), varied(**COMPILED[what])]
         name = f"ours-language-{what.replace(' ', '-').lower()}"
         compiled = cached(name, key, lambda folder: integers(what, exported, folder))
         session, found["note"] = with_kernels(compiled / MODEL)
