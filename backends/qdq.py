@@ -29,14 +29,14 @@ _BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 _S8_TO_U8 = 128
 
 
-def freeze(model: ir.Model, integer_biases: bool = True) -> ir.Model:
+def freeze(model: ir.Model, signed: bool = False) -> ir.Model:
     """Turn a QDQ-level graph, in place, into the form that other runtimes expect.
 
     Integers that an imported model brought are kept as they are.
 
     Args:
         model: QDQ level.
-        integer_biases: False stores the reals that they stand for, as float.
+        signed: activations stay s8, and biases are stored as the reals that their integers stand for.
     """
     graph = model.graph
     for node in list(graph):
@@ -45,8 +45,8 @@ def freeze(model: ir.Model, integer_biases: bool = True) -> ir.Model:
     for node in list(graph):
         index = _BIAS.get(node.op_type)
         if index is not None and node.domain == "" and len(node.inputs) > index:
-            _freeze_bias(graph, node, index, integer_biases)
-    if any(_is_u8_by_s8(node) or _is_attention(node) for node in graph):
+            _freeze_bias(graph, node, index, not signed)
+    if not signed and any(_is_u8_by_s8(node) or _is_attention(node) for node in graph):
         _raise_activations(graph)
     for node in graph:
         _count_what_is_there(node)

@@ -31,7 +31,7 @@ def freeze_signed(model: ir.Model) -> ir.Model:
         _widen(graph, node)
     for node in pairs:
         _check(node)
-    made = freeze(model, integer_biases=False)
+    made = freeze(model, signed=True)
     for node in made.graph:
         _round_bias(made.graph, node)
     return made

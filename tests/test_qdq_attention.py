@@ -47,3 +47,11 @@ def test_optimized(masked: bool) -> None:
     assert made and set(made) == {ir.DataType.UINT8}
     got = artifact.run(samples[0])["y"]
     assert np.linalg.norm(got - wanted) < 0.05 * np.linalg.norm(wanted)  # 8 bits a tensor: about 30 dB
+
+
+def test_signed() -> None:
+    """TensorRT wants s8, also where there is attention."""
+    samples = [{"x": random((1, TOKENS, WIDTH), 10 + i)} for i in range(4)]
+    artifact = mulshift.compile(attention(True), samples, recipe="int8-fast", target="tensorrt").artifact
+    made = [n.outputs[0].dtype for n in artifact.model.graph if n.op_type == "QuantizeLinear"]
+    assert made and set(made) == {ir.DataType.INT8}
