@@ -59,14 +59,14 @@ FOOT = """
 MiniLM: STS 2012 to 2014; every 10th pair of 2014 calibrates (8 batches of 16 sentences) and is not scored.
 SmolLM2: the first chunks of 512 tokens of wikitext-2 valid are scored, 4 chunks behind the 20th calibrate, 16 for
   GPTQ; its weights came as 4-bit groups of 32; ours have one scale a column.
-Outlier channels, W4A8: the recipe without smooth and gptq on both sides; the outliers are in the scales of the norms.
+Outlier channels, W4A8: the recipe without smooth on both sides; the outliers are in the scales of the norms.
 SmolLM2 layers, 1 token: the linear layers, norms and products of 12 decoder layers of its shape, chained, M = 1,
   42 MB of weights; without attention over a cache. MatMulNBits: symmetric, accuracy level 4, the faster of two blocks.
 ONNX Runtime int8: the fastest of QDQ u8 x s8 per channel (all operators, or products only) and dynamic per channel;
   OpenVINO int8: NNCF, preset MIXED, model_type TRANSFORMER. Minimum over processes, all sides in one run.
 Speed: the recipe's operators with the least tuning, since most weights are random; accuracy: the recipe as it is.
 Without VNNI ours is, for speed alone, the recipe ...-reduce-range, weights within +-64.
-SmolLM2: recipe int8-per-token."""
+MiniLM, accuracy: recipe int8-transformer-gptq. SmolLM2: recipe int8-per-token."""
 
 
 class Step:

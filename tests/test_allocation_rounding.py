@@ -100,8 +100,8 @@ def test_zeros_are_chosen_and_made_good_too(kind: str, tmp_path: Path) -> None:
 
 def test_a_recipe_says_which() -> None:
     assert rounding_of(load_recipe("int8")) == "outputs"  # round-weights
-    assert rounding_of(load_recipe("int8-per-token")) == "nearest"
-    assert rounding_of(load_recipe("int8-per-token"), ["w8a8", "w8a8:2:4"]) == "outputs"  # sparsify is learned
+    assert rounding_of(load_recipe("int8-transformer")) == "nearest"
+    assert rounding_of(load_recipe("int8-transformer"), ["w8a8", "w8a8:2:4"]) == "outputs"  # sparsify is learned
     step = next(s for s in with_budgets(load_recipe("int8"), ["size=0.6"]).passes if s.name == "assign-precision")
     assert step.options == {"budgets": ["size=0.6"], "rounding": "outputs"}
 

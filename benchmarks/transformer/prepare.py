@@ -139,7 +139,7 @@ def integers(weight_bits: int) -> Callable[[Job, Path], None]:
         from mulshift.ir import Level
         from mulshift.passes.pipeline import Pipeline
 
-        recipe = varied(weight_bits, without=("gptq",), **QUICK_OPTIONS)
+        recipe = varied(weight_bits, **QUICK_OPTIONS)
         result = Pipeline(recipe, checked=0).run(mulshift.load(job.model()), job.calibration())
         mulshift.lower(result.levels[Level.INTEGER], "onnxruntime").save(folder)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 RECIPE = "int8-transformer"
+ACCURATE = "int8-transformer-gptq"
+"""Where accuracy is measured, and not speed."""
 DECODER = "int8-per-token"
 """For perplexity; accuracy is never measured with REDUCED."""
 REDUCED = "-reduce-range"

@@ -18,7 +18,7 @@ import numpy as np
 from cache import cached, ours, text_of
 from models import sqnr_db
 from nets import loader
-from recipe import RECIPE
+from recipe import ACCURATE
 from sentences_export import MODEL, export
 
 YEARS, EVERY, HELD = ("2012", "2013", "2014"), 10, "2014"
@@ -46,7 +46,7 @@ def integers(model: str, folder: Path) -> None:
     from mulshift.ir import Level, levels
     from mulshift.passes.pipeline import Pipeline
 
-    result = Pipeline(RECIPE, checked=0).run(mulshift.load(model), held_out())
+    result = Pipeline(ACCURATE, checked=0).run(mulshift.load(model), held_out())
     made = result.levels[Level.INTEGER]
     names = [f"{node.name} ({node.op_type})" for node in levels.float_nodes(made)]
     (folder / "float_nodes.json").write_text(json.dumps(names))
@@ -78,7 +78,7 @@ def main(pairs: str) -> None:
     from sessions import floats, with_kernels
 
     exported = cached("float-sentences", text_of("sentences_export"), export) / MODEL
-    key = [exported.parent.name, text_of("sentences"), ours(), RECIPE]
+    key = [exported.parent.name, text_of("sentences"), ours(), ACCURATE]
     compiled = cached("ours-sentences", key, lambda folder: integers(str(exported), folder))
     ours_session, note = with_kernels(compiled / MODEL)
     vectors: tuple[list[np.ndarray], list[np.ndarray]] = [], []
