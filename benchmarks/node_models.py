@@ -1,8 +1,8 @@
 """Models of one node, ours beside ONNX Runtime's own, checked before they are timed.
 
-python benchmarks/node_models.py FOLDER writes NAME.onnx and NAME-x.npy (ours), NAME-ort.onnx and NAME-ort-x.npy, and
-prints a JSON object: name -> what is wrong, empty if all is well. Our node has no function body here, so what runs is
-the kernel; it must equal the Python reference of the operator table.
+python benchmarks/node_models.py FOLDER writes NAME.onnx and NAME-x.npy (ours), where weights matter NAME-reduced.onnx
+and its input, NAME-ort.onnx and its input, and prints a JSON object: name -> what is wrong, empty if all is well. Our
+node has no function body here, so what runs is the kernel; it must equal the Python reference of the operator table.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mulshift.ir import OPERATORS, MulshiftError
+from mulshift.ir import OPERATORS, MulshiftError, QParams, QuantSpec
 from mulshift.ir.operators.packing import K4N16, TAPS, pack_gemm, pack_taps
+from mulshift.passes.scales import reduce_range
 
 OPSET, DOMAIN = 21, "mulshift"
 GEMMS = {"gemm-1024x1024x1024": (1024, 1024, 1024), "gemm-197x768x3072": (197, 768, 3072)}
@@ -67,15 +68,23 @@ def gemm(m: int, k: int, n: int) -> Node:
     return Node("GemmPacked", attributes, x, constants | _scales(rng, n, spread=5400 * k**0.5, bound=k * 127 * 128))
 
 
-def depthwise(size: int, channels: int, stride: int) -> Node:
-    """As after ReLU: zero point 0 before and after."""
+def depthwise(size: int, channels: int, stride: int, reduced: bool = False) -> Node:
+    """As after ReLU: zero point 0 before and after. Weights: uniform s8, or what reduce_range makes of them."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (1, size, size, channels), np.uint8)
     w = rng.integers(-127, 128, (channels, 1, 3, 3)).astype(np.int8)
+    if reduced:
+        each = QuantSpec(8, signed=True, symmetric=True, axis=0)
+        as_they_are = QParams(np.ones(channels, np.float32), np.zeros(channels, np.int32), each)
+        scale = reduce_range(as_they_are, w.astype(np.float32), 0).scale
+        w = np.rint(w / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
     constants = {"w": pack_taps(w), "bias": rng.integers(-1000, 1000, channels).astype(np.int32)}
     window = {"strides": [stride] * 2, "pads": [1] * 4, "dilations": [1, 1], "group": channels}
     attributes = {"x_zero_point": 0, "w_shape": list(w.shape), "layout": TAPS, **window, "zero_point": 0, **U8}
-    return Node("DepthwiseNhwc", attributes, x, constants | _scales(rng, channels, spread=32000, bound=9 * 127 * 255))
+    magnitude = np.abs(w.astype(int)).sum(axis=(1, 2, 3))
+    spread = 32000 * float(magnitude.mean()) / (9 * 63.75)
+    scales = _scales(rng, channels, spread=spread, bound=int(magnitude.max()) * 255)
+    return Node("DepthwiseNhwc", attributes, x, constants | scales)
 
 
 def _scales(rng: np.random.Generator, channels: int, spread: float, bound: int) -> dict[str, np.ndarray]:
@@ -157,8 +166,11 @@ def check_depthwise(folder: Path, name: str) -> str:
     far = int((abs(theirs - node.expected) > 1).sum())
     if far:
         return f"ONNX Runtime: {_different(far)}"
-    y = write(folder, name, our_model(node), node.x)
-    return _different(int((y != node.expected).sum()))
+    wrong = 0
+    for suffix, ours in (("", node), ("-reduced", depthwise(*DEPTHWISE[name], reduced=True))):
+        y = write(folder, name + suffix, our_model(ours), ours.x)
+        wrong += int((y != ours.expected).sum())
+    return _different(wrong)
 
 
 def _different(count: int) -> str:

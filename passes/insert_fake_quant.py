@@ -69,7 +69,8 @@ class InsertFakeQuant(Pass):
         precision: name of a product, or pattern with *, -> precision such as "w4a8" or "w4g32a4"; the first that fits
             counts. What a node itself says (`mulshift.passes.precision`) counts more, the three options above less.
         reduce_range: keep 8-bit weights within +-64 where a machine without VNNI multiplies pairs of them in 16 bits:
-            vpmaddubsw is then exact, and the kernels a quarter faster there. Elsewhere it only costs accuracy.
+            vpmaddubsw is then exact, and the kernels a quarter faster there; and 3x3 depthwise windows so that their
+            columns add up in 16 bits. Elsewhere it only costs accuracy.
         residual_bits: 16 to keep the operands of additions of two activations in 16 bits, else 8.
         activations: "static", or "per-token" for a power of two for each row that a MatMul without bias reads (16 bits
             before): for decoders, where a few tokens are a thousand times as large as the others.

@@ -251,13 +251,16 @@ def _is_affine(node: ir.Node) -> bool:
 def in_pairs(node: ir.Node, weight: Array) -> bool:
     """Whether kernels without VNNI add neighbouring products of these weights in 16 bits (vpmaddubsw).
 
-    Depthwise convolutions have no neighbours, and 3x3 convolutions with stride 1 are done by Winograd, in 32 bits.
+    Of depthwise convolutions 3x3 windows are, and 3x3 convolutions of all channels with stride 1 are not: Winograd does
+    them, in 32 bits.
     """
     if node.op_type != "Conv":
         return True
-    window = [*(ints(node, "strides") or ()), *(ints(node, "dilations") or ())]
-    winograd = weight.shape[2:] == (3, 3) and all(n == 1 for n in window) and attribute(node, "group", 1) == 1
-    return weight.shape[1] > 1 and not winograd
+    strides, dilations = (ints(node, name) or (1, 1) for name in ("strides", "dilations"))
+    three = weight.shape[2:] == (3, 3) and all(n == 1 for n in dilations)
+    if weight.shape[1] == 1:
+        return three and strides[-1] <= 2
+    return not (three and all(n == 1 for n in strides) and attribute(node, "group", 1) == 1)
 
 
 def channel_axis(node: ir.Node, rank: int) -> int:

@@ -90,8 +90,25 @@ PAIR_LIMIT = 64
 """`255 * (64 + 64) <= 32767`: two products of u8 and weights within it add up in 16 bits."""
 
 
+SUM_LIMIT = 120
+"""`255 * 128 <= 32767`, less what rounding adds to a sum of six weights."""
+
+
 def reduce_range(q: QParams, weight: Array, axis: int) -> QParams:
-    """Scales large enough that no weight rounds beyond PAIR_LIMIT; weight: channels along `axis`."""
+    """Scales large enough that products of u8 and neighbouring weights add up in 16 bits; channels along `axis`.
+
+    No weight rounds beyond PAIR_LIMIT; of a depthwise 3x3 window, whose columns are all added, no sum of one sign of
+    its outer rows or its middle one beyond SUM_LIMIT.
+    """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
-    least = (np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT).astype(np.float32)
-    return QParams(np.maximum(q.scale, least), q.zero_point, q.spec)
+    least = np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT
+    if weight.shape[1:] == (1, 3, 3):
+        least = _sums(weight.astype(np.float64)) / SUM_LIMIT
+    return QParams(np.maximum(q.scale, least.astype(np.float32)), q.zero_point, q.spec)
+
+
+def _sums(windows: Array) -> Array:
+    """[channels, 1, 3, 3] -> [channels]: the largest sum of weights of one sign, of rows 0 and 2 or of row 1."""
+    parts = (windows[:, 0, ::2], windows[:, 0, 1:2])
+    signed = [sign * part for part in parts for sign in (1, -1)]
+    return np.asarray(np.max([np.maximum(part, 0).sum(axis=(1, 2)) for part in signed], axis=0))

@@ -14,7 +14,7 @@ from mulshift.passes.pairs import PairInserter
 from mulshift.passes.precision import Precision
 from mulshift.passes.product_bits import ProductBits, group_axis
 from mulshift.passes.quant_rules import in_pairs
-from mulshift.passes.scales import PAIR_LIMIT, on_range, reduce_range, weight_qparams
+from mulshift.passes.scales import on_range, reduce_range, weight_qparams
 from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import clip_initializer
 
@@ -28,7 +28,7 @@ class WeightPairs:
         pairs: of the graph.
         bits: of its products.
         method: "max", "mse" or "auto", see `mulshift.passes.scales.weight_qparams`.
-        reduce_range: keep 8-bit weights within PAIR_LIMIT where pairs of their products are added in 16 bits.
+        reduce_range: 8-bit weights that add up in 16 bits where kernels without VNNI multiply pairs of them.
     """
 
     owner: Pass
@@ -64,7 +64,7 @@ class WeightPairs:
         if fitted is not array:
             value = clip_initializer(self.pairs.graph, value, fitted)
         self.pairs.insert(value, q, uses, name)
-        within = f" within {PAIR_LIMIT}" if reduced else ""
+        within = " that add up in 16 bits" if reduced else ""
         grouped = f", groups of {groups[1]} along axis {groups[0]}" if groups else ""
         text = f"weights s{wanted.weights}{within}, {array.shape[axis]} scales along axis {axis}{grouped}"
         self.owner.changed(node, text)

@@ -11,6 +11,7 @@ from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.narrow_scales import NarrowScales
 from mulshift.passes.round_weights import RoundWeights
+from mulshift.passes.scales import reduce_range, weight_qparams
 from mulshift.passes.to_integer import ToInteger
 
 NET = """
@@ -57,10 +58,25 @@ def test_products_stay_within_64() -> None:
 
 
 @pytest.mark.parametrize("name", ["w2", "w3"])
-def test_winograd_and_depthwise_keep_eight_bits(name: str) -> None:
+def test_winograd_and_other_depthwise_windows_keep_eight_bits(name: str) -> None:
     assert int(np.abs(integers(reduce_range=True)[name].astype(int)).max()) > 100
 
 
 def test_without_it_all_keep_eight_bits() -> None:
     for name, w in integers(reduce_range=False).items():
         assert int(np.abs(w.astype(int)).max()) > 100, name
+
+
+def test_columns_of_depthwise_windows_add_up_in_16_bits() -> None:
+    """No sum of one sign of the outer rows, or of the middle one, leaves 128; small windows keep their eight bits."""
+    windows = random((8, 1, 3, 3), 5)
+    windows[3] = np.abs(windows[3])
+    windows[5], windows[5, 0, 1, 1] = 0, 1
+    fine = weight_qparams(windows, 0, 8, "max")
+    q = reduce_range(fine, windows, 0)
+    w = np.rint(windows / q.scale.reshape(-1, 1, 1, 1)).astype(int)[:, 0]
+    for rows in (w[:, ::2], w[:, 1:2]):
+        for sign in (1, -1):
+            assert int(np.maximum(sign * rows, 0).sum(axis=(1, 2)).max()) <= 128
+    assert (np.abs(w).max(axis=(1, 2)) > 32).all()
+    assert w[5, 1, 1] == 120 and (q.scale >= fine.scale).all()

@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "conv.h"
+#include "three.h"
 
 namespace mulshift {
 
@@ -34,6 +35,8 @@ struct DepthwiseKernels {
   // `stages` starts at the panel, y rows are y_stride apart.
   void (*multiply_to_bytes)(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
                             const int16_t* w, const Stages& stages, uint8_t* y, size_t y_stride);
+
+  const ThreeKernels* three = nullptr;  // 3x3 windows of whole panels; null where there is none
 };
 
 class Depthwise {
@@ -49,6 +52,7 @@ class Depthwise {
   ConvSpec spec_;
   Columns columns_;
   Buffer weights_;
+  ThreeWindows three_;
 };
 
 template <class V>

@@ -134,7 +134,7 @@ struct Finish {
     const typename V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
     const PanelWay way = s.ways[column / kPanel];
     const V b = V::load(s.b + column), shift = V::load(s.shift + column);
-    const auto each = [&](const auto& scaling) {
+    const auto each = [=](const auto scaling) {  // copies: what is stored may be anything of the caller's
       const int32_t* from = acc;
       uint8_t* to = y + block.at;
       size_t r = 0;

@@ -21,7 +21,8 @@ struct Kind {
 };
 
 const Kind kinds[] = {
-    {"conv", 5, convolution},      {"pointwise", 4, pointwise}, {"depthwise", 5, depthwise}, {"winograd", 3, winograd},
+    {"conv", 5, convolution},      {"pointwise", 4, pointwise}, {"depthwise", 3, depthwise}, {"three", 4, three},
+    {"winograd", 3, winograd},
     {"few-rows", 3, few_rows},     {"deep", 1, deep},           {"requantize", 3, requantize}, {"add", 3, add},
     {"mul", 2, mul},               {"affine", 2, affine},       {"table", 1, table},         {"reduce", 2, reduce},
     {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 3, softmax},

@@ -9,6 +9,7 @@ namespace cases {
 void convolution();
 void pointwise();
 void depthwise();
+void three();
 void winograd();
 void few_rows();
 void deep();

@@ -405,6 +405,21 @@ void depthwise() {
   run(&c);
 }
 
+// 3x3 windows of whole panels, and some channels more.
+void three() {
+  Case c;
+  c.depthwise = true;
+  Window& v = c.spec.window;
+  v.h = v.w = 3;
+  v.stride_h = size(1, one_in(6) ? 4 : 2);
+  v.stride_w = one_in(6) ? size(1, 2) : v.stride_h < 3 ? v.stride_h : 1;
+  draw_pads(&v, one_in(8));
+  draw_image(&c, one_in(8) ? 40 : 14);
+  c.spec.outputs = c.spec.groups = 16 * size(1, 4) + (one_in(3) ? size(1, 15) : 0);
+  c.spec.channels = 1;
+  run(&c);
+}
+
 void winograd() {
   Case c;
   c.spec.window.h = c.spec.window.w = 3;

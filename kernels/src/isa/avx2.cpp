@@ -5,6 +5,7 @@
 #include "avx2_dense.h"
 #include "avx2_small.h"
 #include "avx2_sparse.h"
+#include "avx2_three.h"
 #include "avx2_winograd.h"
 #include "tables.h"
 #include "x86_table.h"
@@ -32,7 +33,7 @@ const DenseKernels dense = {avx2::kDense,
                             avx2::kFewSparse<8>,
                             avx2::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
-                                    DepthwiseKernel<V>::multiply_to_bytes};
+                                    DepthwiseKernel<V>::multiply_to_bytes, &avx2::kThree};
 const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 
 }  // namespace

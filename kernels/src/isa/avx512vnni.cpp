@@ -5,6 +5,7 @@
 #include "avx512vnni_dense.h"
 #include "avx512vnni_packed.h"
 #include "avx512vnni_sparse.h"
+#include "avx512vnni_three.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -16,7 +17,7 @@ const DenseKernels dense = {avx512::kDense, {}, {}, {}, {}, {}, {}, avx512::kPac
                             avx512::kPacked<2>, {}, nullptr, Finish<V>::run,
                             avx512::kSparse<8>, avx512::kSparse<4>, {}, avx512::kFewSparse<8>, avx512::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
-                                    DepthwiseKernel<V>::multiply_to_bytes};
+                                    DepthwiseKernel<V>::multiply_to_bytes, &avx512::kThree};
 
 }  // namespace
 

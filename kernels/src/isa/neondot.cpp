@@ -5,6 +5,7 @@
 #include "neondot_dense.h"
 #include "neondot_packed.h"
 #include "neondot_sparse.h"
+#include "neondot_three.h"
 #include "tables.h"
 
 namespace mulshift {
@@ -16,7 +17,7 @@ const DenseKernels dense = {neon::kDense, {}, {}, {}, {}, {}, {}, neon::kPacked<
                             neon::kPacked<2>, {}, nullptr, Finish<V>::run,
                             neon::kSparse<8>, neon::kSparse<4>, {}, neon::kFewSparse<8>, neon::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
-                                    DepthwiseKernel<V>::multiply_to_bytes};
+                                    DepthwiseKernel<V>::multiply_to_bytes, &neon::kThree};
 
 }  // namespace
 
