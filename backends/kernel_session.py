@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mulshift import kernels
+from mulshift.backends.model_operators import operators_of
 from mulshift.ir.errors import ModelError
 
 _REFUSALS = (
@@ -43,10 +44,18 @@ def session(model: str | Path | bytes, threads: int | None = None, options: Any 
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    options.register_custom_ops_library(str(kernels.library_path()))
+    kernels.register(options, _operators(model))
     source = str(model) if isinstance(model, Path) else model
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except tuple(getattr(state, name) for name in _REFUSALS) as e:
         where = "model" if isinstance(model, bytes) else f"'{model}'"
         raise ModelError(where, f"ONNX Runtime refuses it ({str(e).strip().splitlines()[0][:300]})") from e
+
+
+def _operators(model: str | Path | bytes) -> frozenset[str] | None:
+    """Those that the library may run; None where ONNX Runtime is to say what is wrong with the model."""
+    try:
+        return operators_of(model, "mulshift")
+    except (OSError, ValueError):
+        return None

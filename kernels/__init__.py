@@ -10,6 +10,7 @@ import ctypes
 import functools
 import itertools
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ MIN_SHIFT, MAX_SHIFT = 2, 62
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}
 _Integers: TypeAlias = NDArray[Any]
 
-__all__ = ["ABI_VERSION", "instruction_set", "instruction_sets", "is_built", "library_path", "requantize"]
+__all__ = ["ABI_VERSION", "instruction_set", "instruction_sets", "is_built", "library_path", "register", "requantize"]
 
 
 def library_path() -> Path:
@@ -44,6 +45,25 @@ def is_built() -> bool:
 
 def _expected_path() -> Path:
     return Path(__file__).resolve().parent / f"mulshift_kernels{_SUFFIX.get(sys.platform, '.so')}"
+
+
+def register(options: Any, operators: Iterable[str] | None = None) -> None:
+    """Let a session run `mulshift` nodes by the library.
+
+    Args:
+        options: `onnxruntime.SessionOptions`.
+        operators: types of the nodes to come; None for all. ONNX Runtime takes about 50 KB and 0.1 ms for each.
+
+    Raises:
+        FileNotFoundError: the library was not built.
+    """
+    library = _library()
+    names = None if operators is None else "".join(f",{name}" for name in sorted(operators)).encode() + b","
+    library.mulshift_register_only(names)
+    try:
+        options.register_custom_ops_library(str(library_path()))
+    finally:
+        library.mulshift_register_only(None)
 
 
 def instruction_set() -> str:
@@ -126,6 +146,7 @@ def _library() -> ctypes.CDLL:
         raise ImportError(f"{library_path()}: ABI version {found}, expected {ABI_VERSION}; reinstall mulshift")
     library.mulshift_isa.restype = library.mulshift_runnable_isa.restype = ctypes.c_char_p
     library.mulshift_isa.argtypes, library.mulshift_runnable_isa.argtypes = [], [ctypes.c_size_t]
+    library.mulshift_register_only.restype, library.mulshift_register_only.argtypes = None, [ctypes.c_char_p]
     pointer, size, s32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32
     kernel = library.mulshift_requantize_half_up_s32_s32
     kernel.restype = None

@@ -1,6 +1,6 @@
 /* The C ABI of the kernel library: plain pointers and fixed-width integers, callable from any language.
  *
- * No function allocates, throws, keeps state or touches memory outside what its comment says. Pointers need the
+ * No function allocates, throws, keeps state (but mulshift_register_only) or touches memory outside what its comment says. Pointers need the
  * alignment of their element type only. Arguments outside the stated ranges are the caller's error. */
 #ifndef MULSHIFT_KERNELS_H
 #define MULSHIFT_KERNELS_H
@@ -32,6 +32,10 @@ MULSHIFT_API const char* mulshift_isa(void);
 
 /* The i-th instruction set that this machine runs, the best first; NULL where there is none. */
 MULSHIFT_API const char* mulshift_runnable_isa(size_t i);
+
+/* Which operators RegisterCustomOps registers when this thread calls it: ",Add,Table," these, NULL all, which is what it
+ * begins with. ONNX Runtime takes memory and time for each in every session. `names` must stay valid until the next call. */
+MULSHIFT_API void mulshift_register_only(const char* names);
 
 /* y[i][j] = clamp(((acc[i][j] * b[j] + 2^(c[j]-1)) >> c[j]) + zero_point, qmin, qmax), rounding half up, once.
  *

@@ -1,0 +1,95 @@
+"""The operators of a serialized model, read field by field: a session imports neither `onnx` nor the weights for it.
+
+Field numbers are those of onnx.proto; weights are skipped by their length.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+Data: TypeAlias = bytes | mmap.mmap
+Field: TypeAlias = tuple[int, int, int]
+"""Number, first byte, end."""
+
+GRAPHS = {"model": {7: "graph", 25: "function"}, "attribute": {6: "graph", 11: "graph"}}
+NODES = {"graph": {1: "node"}, "function": {7: "node"}, "node": {5: "attribute"}}
+WITHIN = GRAPHS | NODES
+"""Message -> its fields that hold messages with nodes, and what these are."""
+OP_TYPE, DOMAIN = 4, 7
+VARINT, LENGTH = 0, 2
+SIZES = {1: 8, 5: 4}
+"""Wire type -> bytes of a value."""
+BITS = 64
+"""Of the longest varint."""
+DEPTH = 100
+"""Messages within messages: protobuf's own limit."""
+
+
+def operators_of(model: str | Path | bytes, domain: str) -> frozenset[str]:
+    """The types of all nodes of a domain, in functions and subgraphs too.
+
+    Args:
+        model: path of an ONNX file, or its bytes.
+        domain: such as "mulshift".
+
+    Raises:
+        ValueError: these are no protobuf messages.
+        OSError: the file cannot be read.
+    """
+    if isinstance(model, bytes):
+        return frozenset(_types(model, "model", 0, len(model), domain))
+    with Path(model).open("rb") as file:
+        if not file.seek(0, 2):
+            return frozenset()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return frozenset(_types(data, "model", 0, len(data), domain))
+
+
+def _types(data: Data, message: str, start: int, end: int, domain: str, depth: int = 0) -> Iterator[str]:
+    if depth > DEPTH:
+        raise ValueError(f"more than {DEPTH} messages within each other")
+    here: dict[int, bytes] = {}
+    for number, first, last in _fields(data, start, end):
+        within = WITHIN[message].get(number)
+        if within:
+            yield from _types(data, within, first, last, domain, depth + 1)
+        elif message == "node" and number in (OP_TYPE, DOMAIN):
+            here[number] = data[first:last]
+    if here.get(DOMAIN) == domain.encode():
+        yield here.get(OP_TYPE, b"").decode()
+
+
+def _fields(data: Data, start: int, end: int) -> Iterator[Field]:
+    """Those with a length; the others are skipped."""
+    while start < end:
+        tag, start = _varint(data, start, end)
+        wire, first = tag & 7, start
+        if wire == VARINT:
+            _, start = _varint(data, start, end)
+        elif wire == LENGTH:
+            size, first = _varint(data, start, end)
+            start = first + size
+        elif wire in SIZES:
+            start += SIZES[wire]
+        else:
+            raise ValueError(f"wire type {wire}")
+        if start > end:
+            raise ValueError("a field is longer than its message")
+        if wire == LENGTH:
+            yield tag >> 3, first, start
+
+
+def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
+    """Its value, and where it ends."""
+    value = 0
+    for shift in range(0, BITS + 6, 7):
+        if at >= end:
+            break
+        byte, at = data[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number has no end")
