@@ -90,6 +90,17 @@ inline bool is_plain(const Stages& s, size_t columns) {
   return true;
 }
 
+// What becomes of the sums of a panel: more than the ..._to_bytes kernels do, or bytes: by Way::low where they may be all of
+// u8 with zero point 0, so that saturation is the clamp, by Way::low, by Way::high.
+enum End { kEndElsewhere, kEndFull, kEndLow, kEndHigh, kEnds };
+
+// Of the first panel.
+inline End end_of(const Stages& s) {
+  if (!is_plain(s, kPanel)) return kEndElsewhere;
+  if (s.ways->way == Way::high) return kEndHigh;
+  return s.first.zero_point == 0 && s.first.low == 0 && s.first.high == 255 ? kEndFull : kEndLow;
+}
+
 // One call: outputs and the residual are [rows][stride] of their element types.
 struct Epilogue {
   const Stages* stages;

@@ -12,13 +12,6 @@ constexpr size_t kPositions = 128;  // whose sums wait for the epilogue, at leas
 
 thread_local Buffer sums;
 
-ThreeEnd end_of(const Stages& stages) {
-  if (!is_plain(stages, kPanel)) return kThreeSums;
-  const Output& out = stages.first;
-  if (stages.ways->way == Way::high) return kThreeHigh;
-  return out.zero_point == 0 && out.low == 0 && out.high == 255 ? kThreeFull : kThreeLow;
-}
-
 }  // namespace
 
 bool ThreeWindows::fits(const ConvSpec& spec) {
@@ -49,11 +42,11 @@ bool ThreeWindows::run(const ConvSpec& spec, const ThreePart& part, size_t chann
   const int8_t* w = static_cast<const int8_t*>(weights_.data()) + panel * kThreeBytes;
   const int32_t* bias = static_cast<const int32_t*>(bias_.data()) + channel;
   const Stages stages = from_column(*part.epilogue.stages, channel);
-  const ThreeEnd end = end_of(stages);
+  const End end = end_of(stages);
   const bool even = v.stride_h == 1 && v.stride_w == 1;
-  const size_t lines = part.last - part.first, held = end == kThreeSums ? 2 + kPositions / part.out_w / 2 * 2 : lines;
-  int32_t* acc = end == kThreeSums ? sums.array<int32_t>(held * part.out_w * kPanel) : nullptr;
-  if (end == kThreeSums && !acc) return false;
+  const size_t lines = part.last - part.first, held = end == kEndElsewhere ? 2 + kPositions / part.out_w / 2 * 2 : lines;
+  int32_t* acc = end == kEndElsewhere ? sums.array<int32_t>(held * part.out_w * kPanel) : nullptr;
+  if (end == kEndElsewhere && !acc) return false;
   uint8_t outside[kPanel];
   std::memset(outside, spec.x_zero_point, sizeof(outside));
   for (size_t done = 0; done < lines;) {
@@ -62,10 +55,10 @@ bool ThreeWindows::run(const ConvSpec& spec, const ThreePart& part, size_t chann
     const ptrdiff_t row = static_cast<ptrdiff_t>(line * v.stride_h) - static_cast<ptrdiff_t>(v.pad_top);
     const ThreeInput in = {part.x + channel, part.image.h, part.image.w, stride, outside, row,
                            -static_cast<ptrdiff_t>(v.pad_left), v.stride_h};
-    uint8_t* y = end == kThreeSums ? nullptr : static_cast<uint8_t*>(part.epilogue.y) + at * stride + channel;
+    uint8_t* y = end == kEndElsewhere ? nullptr : static_cast<uint8_t*>(part.epilogue.y) + at * stride + channel;
     const ThreeOutput out = {acc, y, stride, now, part.out_w, bias, &stages};
     (even && now > 1 ? way.two : way.one[v.stride_w - 1])[end](in, w, out);
-    if (end == kThreeSums) isa()->dense.finish(part.epilogue, acc, kPanel, now * part.out_w, at, channel, kPanel);
+    if (end == kEndElsewhere) isa()->dense.finish(part.epilogue, acc, kPanel, now * part.out_w, at, channel, kPanel);
     done += now;
   }
   return true;

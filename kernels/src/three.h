@@ -41,13 +41,9 @@ struct ThreeOutput {
 
 using ThreeRun = void (*)(const ThreeInput& in, const int8_t* w, const ThreeOutput& out);
 
-// What becomes of the sums of sixteen channels: nothing yet, or bytes where is_plain(stages): by Way::low whose outputs
-// may be all of u8 with zero point 0, by Way::low, by Way::high.
-enum ThreeEnd { kThreeSums, kThreeFull, kThreeLow, kThreeHigh, kThreeEnds };
-
 // One way to multiply, at stride 1 and 2 along columns, and for an even number of lines at stride 1.
 struct ThreeWay {
-  ThreeRun one[2][kThreeEnds], two[kThreeEnds];
+  ThreeRun one[2][kEnds], two[kEnds];
 };
 
 constexpr size_t kThreeBytes = 2 * 3 * 2 * 64;  // of prepared weights of sixteen channels
@@ -98,10 +94,10 @@ struct ThreeInOrder {
 
   static void store(const V& sum, const int32_t* bias, int32_t* acc) { (sum + V::load(bias)).store(acc); }
 
-  template <ThreeEnd END>
+  template <End END>
   struct Bytes {
     const V bias;
-    const Scaling<V, END == kThreeHigh ? Way::high : Way::low> scaling;
+    const Scaling<V, END == kEndHigh ? Way::high : Way::low> scaling;
     const typename V::Bytes clamp;
 
     Bytes(const int32_t* bias_, const Stages& s)
@@ -119,9 +115,9 @@ struct ThreeInOrder {
 template <class Step>
 struct Three {
   static constexpr ThreeWay way() {
-    return {{{sums<1, false>, bytes<1, false, kThreeFull>, bytes<1, false, kThreeLow>, bytes<1, false, kThreeHigh>},
-             {sums<2, false>, bytes<2, false, kThreeFull>, bytes<2, false, kThreeLow>, bytes<2, false, kThreeHigh>}},
-            {sums<1, true>, bytes<1, true, kThreeFull>, bytes<1, true, kThreeLow>, bytes<1, true, kThreeHigh>}};
+    return {{{sums<1, false>, bytes<1, false, kEndFull>, bytes<1, false, kEndLow>, bytes<1, false, kEndHigh>},
+             {sums<2, false>, bytes<2, false, kEndFull>, bytes<2, false, kEndLow>, bytes<2, false, kEndHigh>}},
+            {sums<1, true>, bytes<1, true, kEndFull>, bytes<1, true, kEndLow>, bytes<1, true, kEndHigh>}};
   }
 
   // Of one panel: [kernel column][upper, lower window][16 channels][rows 0, 2, 1, 3].
@@ -183,7 +179,7 @@ struct Three {
     });
   }
 
-  template <size_t STRIDE, bool TWO, ThreeEnd END>
+  template <size_t STRIDE, bool TWO, End END>
   static void bytes(const ThreeInput& in, const int8_t* w, const ThreeOutput& out) {
     const typename Step::template Bytes<END> end(out.bias, *out.stages);
     const size_t below = out.count * out.y_step;

@@ -104,7 +104,7 @@ struct Tile {
 };
 
 template <class Step, size_t ROWS, bool HALF>
-__attribute__((noinline)) void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
+__attribute__((always_inline)) inline void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   __m256i low[ROWS], high[ROWS];
@@ -182,7 +182,7 @@ inline void add_two(__m256i& low, __m256i& high, const char* a, __m256i b00, __m
 }
 
 template <class Slow, size_t ROWS>
-__attribute__((noinline)) void by_runs(const Tile& t, int32_t* acc, size_t stride) {
+__attribute__((always_inline)) inline void by_runs(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   __m256i low[ROWS], high[ROWS];
@@ -213,87 +213,131 @@ __attribute__((noinline)) void by_runs(const Tile& t, int32_t* acc, size_t strid
   for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
 }
 
-// y at the tile's first column. The sums go through the first-level cache: with the epilogue in the same function, gcc 12
-// does not keep them in registers.
-template <void (*SUMS)(const Tile&, int32_t*, size_t), Way WAY, size_t ROWS>
-__attribute__((noinline)) void to_bytes(const Tile& t, const Stages& s, size_t column, uint8_t* y, size_t stride) {
-  alignas(32) int32_t sums[ROWS * kPanel];
-  SUMS(t, sums, kPanel);
-  const Scaling<V, WAY> scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left);
-  const V::Bytes clamp(s.first.zero_point, s.first.low, s.first.high);
-  const auto at = [&](size_t r) { return scaling(V::load(sums + r * kPanel)); };
-#pragma GCC unroll 3
-  for (size_t r = 0; r + 2 <= ROWS; r += 2) clamp.store(at(r), at(r + 1), y + r * stride, y + (r + 1) * stride);
-  if (ROWS % 2) clamp.store(at(ROWS - 1), y + (ROWS - 1) * stride);
+// Some tiles below each other: `t` is the first.
+using Accumulate = void (*)(const Tile& t, size_t tiles, int32_t* acc, size_t stride);
+
+template <void (*SUMS)(const Tile&, int32_t*, size_t), size_t ROWS>
+__attribute__((noinline)) void each_of(const Tile& t, size_t tiles, int32_t* acc, size_t stride) {
+  Tile here = t;
+  for (; tiles; --tiles, acc += ROWS * stride) {
+    SUMS(here, acc, stride);
+    here.a += ROWS * t.a_stride;
+    here.init += ROWS * t.init_stride;
+  }
 }
 
-using Accumulate = void (*)(const Tile&, int32_t*, size_t);
-using ToBytes = void (*)(const Tile&, const Stages&, size_t, uint8_t*, size_t);
 
 template <class Step, bool HALF>
-constexpr Accumulate kAccumulate[6] = {to_accumulators<Step, 1, HALF>, to_accumulators<Step, 2, HALF>,
-                                       to_accumulators<Step, 3, HALF>, to_accumulators<Step, 4, HALF>,
-                                       to_accumulators<Step, 5, HALF>, to_accumulators<Step, 6, HALF>};
-template <class Step, Way WAY>
-constexpr ToBytes kToBytes[6] = {
-    to_bytes<to_accumulators<Step, 1, false>, WAY, 1>, to_bytes<to_accumulators<Step, 2, false>, WAY, 2>,
-    to_bytes<to_accumulators<Step, 3, false>, WAY, 3>, to_bytes<to_accumulators<Step, 4, false>, WAY, 4>,
-    to_bytes<to_accumulators<Step, 5, false>, WAY, 5>, to_bytes<to_accumulators<Step, 6, false>, WAY, 6>};
+constexpr Accumulate kAccumulate[6] = {
+    each_of<to_accumulators<Step, 1, HALF>, 1>, each_of<to_accumulators<Step, 2, HALF>, 2>,
+    each_of<to_accumulators<Step, 3, HALF>, 3>, each_of<to_accumulators<Step, 4, HALF>, 4>,
+    each_of<to_accumulators<Step, 5, HALF>, 5>, each_of<to_accumulators<Step, 6, HALF>, 6>};
 
 template <class Slow>
-constexpr Accumulate kByRuns[4] = {by_runs<Slow, 1>, by_runs<Slow, 2>, by_runs<Slow, 3>, by_runs<Slow, 4>};
-template <class Slow, Way WAY>
-constexpr ToBytes kByRunsToBytes[4] = {to_bytes<by_runs<Slow, 1>, WAY, 1>, to_bytes<by_runs<Slow, 2>, WAY, 2>,
-                                       to_bytes<by_runs<Slow, 3>, WAY, 3>, to_bytes<by_runs<Slow, 4>, WAY, 4>};
+constexpr Accumulate kByRuns[4] = {each_of<by_runs<Slow, 1>, 1>, each_of<by_runs<Slow, 2>, 2>,
+                                   each_of<by_runs<Slow, 3>, 3>, each_of<by_runs<Slow, 4>, 4>};
 
-// One panel of weights stays in the first-level cache while the rows go by. Rows are cut into nearly equal tiles: 7 into
-// 4 and 3, not into 6 and 1.
-template <size_t MOST, class F>
-inline void each_tile(const Product& p, const F& run) {
-  const size_t tiles = (p.rows + MOST - 1) / MOST;
-  for (size_t n = 0; n < p.columns; n += kPanel) {
-    const char* b = static_cast<const char*>(p.b) + n / kPanel * p.b_stride;
-    const uint16_t* counts = p.runs.first ? p.runs.counts + p.runs.first[n / kPanel] : nullptr;
-    for (size_t t = 0, first = 0; t < tiles; ++t) {
-      const size_t rows = (p.rows - first + (tiles - t) - 1) / (tiles - t);
-      const char* a = static_cast<const char*>(p.a) + first * p.a_stride;
-      run(Tile{a, p.a_stride, b, p.k4, p.init + first * p.init_stride + n, p.init_stride, counts}, rows, first, n);
-      first += rows;
+// Rows from `first` on, of the panel that begins with column n.
+inline Tile tile_of(const Product& p, size_t first, size_t n) {
+  const size_t panel = n / kPanel;
+  return {static_cast<const char*>(p.a) + first * p.a_stride,
+          p.a_stride,
+          static_cast<const char*>(p.b) + panel * p.b_stride,
+          p.k4,
+          p.init + first * p.init_stride + n,
+          p.init_stride,
+          p.runs.first ? p.runs.counts + p.runs.first[panel] : nullptr};
+}
+
+// Rows are cut into nearly equal tiles: 7 into 4 and 3, not into 6 and 1. run(first row, rows of a tile, tiles).
+template <class F>
+inline void each_run(size_t rows, size_t most, const F& run) {
+  const size_t tiles = (rows + most - 1) / most, least = rows / tiles, larger = rows % tiles;
+  if (larger) run(size_t{0}, least + 1, larger);
+  run(larger * (least + 1), least, tiles - larger);
+}
+
+// One panel of weights stays in the first-level cache while the rows go by.
+template <class F>
+inline void each_panel(const Product& p, size_t most, const F& run) {
+  for (size_t n = 0; n < p.columns && p.rows; n += kPanel) {
+    each_run(p.rows, most, [&](size_t first, size_t rows, size_t tiles) { run(tile_of(p, first, n), rows, tiles, first, n); });
+  }
+}
+
+// The first stage of a panel, as `END` says.
+template <End END>
+struct PanelBytes {
+  const Scaling<V, END == kEndHigh ? Way::high : Way::low> scaling;
+  const V::Bytes clamp;
+
+  PanelBytes(const Stages& s, size_t column)
+      : scaling(V::load(s.b + column), V::load(s.shift + column), s.ways[column / kPanel].left),
+        clamp(s.first.zero_point, s.first.low, s.first.high) {}
+
+  // Sums of `count` rows.
+  void store(const int32_t* sums, size_t count, uint8_t* y, size_t stride) const {
+    for (; count > 1; count -= 2, sums += 2 * kPanel, y += 2 * stride) {
+      const V a = scaling(V::load(sums)), b = scaling(V::load(sums + kPanel));
+      END == kEndFull ? V::Bytes::store_saturated(a, b, y, y + stride) : clamp.store(a, b, y, y + stride);
     }
+    if (count) clamp.store(scaling(V::load(sums)), y);
+  }
+};
+
+constexpr size_t kHeldRows = 24;  // whose sums wait for the first stage, in the first-level cache
+
+template <End END>
+__attribute__((noinline)) void panel_to_bytes(const Product& p, const Accumulate* sums, size_t most, const Stages& s,
+                                              size_t n, uint8_t* y, size_t stride) {
+  alignas(32) int32_t held[kHeldRows * kPanel];
+  const PanelBytes<END> bytes(s, n);
+  each_run(p.rows, most, [&](size_t first, size_t rows, size_t tiles) {
+    while (tiles) {
+      const size_t now = tiles < kHeldRows / rows ? tiles : kHeldRows / rows;
+      sums[rows - 1](tile_of(p, first, n), now, held, kPanel);
+      bytes.store(held, now * rows, y + first * stride, stride);
+      tiles -= now;
+      first += now * rows;
+    }
+  });
+}
+
+// sums[i]: those of i + 1 rows, at most `most`. The sums go through the first-level cache: with the epilogue in the same
+// function, gcc 12 does not keep them in registers.
+inline void to_bytes(const Product& p, const Accumulate* sums, size_t most, const Stages& stages, uint8_t* y, size_t stride) {
+  for (size_t n = 0; n < p.columns && p.rows; n += kPanel) {
+    const End end = end_of(from_column(stages, n));
+    const auto& run = end == kEndFull ? panel_to_bytes<kEndFull>
+                      : end == kEndLow ? panel_to_bytes<kEndLow>
+                                       : panel_to_bytes<kEndHigh>;
+    run(p, sums, most, stages, n, y + n, stride);
   }
 }
 
 template <class Step>
 inline void multiply(const Product& p, int32_t* acc, size_t stride) {
-  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+  each_panel(p, 6, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
     const auto& run = p.columns - n > kPanel / 2 ? kAccumulate<Step, false> : kAccumulate<Step, true>;
-    run[rows - 1](tile, acc + m * stride + n, stride);
+    run[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });
 }
 
 template <class Step>
 inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    const bool low = stages.ways[n / kPanel].way == Way::low;
-    const auto& run = low ? kToBytes<Step, Way::low> : kToBytes<Step, Way::high>;
-    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
-  });
+  to_bytes(p, kAccumulate<Step, false>, 6, stages, y, stride);
 }
 
 template <class Slow>
 inline void multiply_runs(const Product& p, int32_t* acc, size_t stride) {
-  each_tile<4>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    kByRuns<Slow>[rows - 1](tile, acc + m * stride + n, stride);
+  each_panel(p, 4, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
+    kByRuns<Slow>[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });
 }
 
 template <class Slow>
 inline void multiply_runs_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  each_tile<4>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    const bool low = stages.ways[n / kPanel].way == Way::low;
-    const auto& run = low ? kByRunsToBytes<Slow, Way::low> : kByRunsToBytes<Slow, Way::high>;
-    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
-  });
+  to_bytes(p, kByRuns<Slow>, 4, stages, y, stride);
 }
 
 // Straight from the packed weights: four columns of a k4 are widened and multiplied at a time, which leaves two sums a

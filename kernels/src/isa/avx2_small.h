@@ -21,7 +21,7 @@ inline void add_in_16_bits(__m256i& sum, __m256i a, __m256i b) {
 }
 
 template <size_t STEPS, size_t ROWS, bool HALF>
-__attribute__((noinline)) void small_sums(const Tile& t, int32_t* acc, size_t stride) {
+__attribute__((always_inline)) inline void small_sums(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   const int32_t* init = t.init;
@@ -54,29 +54,20 @@ __attribute__((noinline)) void small_sums(const Tile& t, int32_t* acc, size_t st
 }
 
 template <size_t STEPS, bool HALF>
-constexpr Accumulate kSmallSums[6] = {small_sums<STEPS, 1, HALF>, small_sums<STEPS, 2, HALF>, small_sums<STEPS, 3, HALF>,
-                                      small_sums<STEPS, 4, HALF>, small_sums<STEPS, 5, HALF>, small_sums<STEPS, 6, HALF>};
-template <size_t STEPS, Way WAY>
-constexpr ToBytes kSmallToBytes[6] = {
-    to_bytes<small_sums<STEPS, 1, false>, WAY, 1>, to_bytes<small_sums<STEPS, 2, false>, WAY, 2>,
-    to_bytes<small_sums<STEPS, 3, false>, WAY, 3>, to_bytes<small_sums<STEPS, 4, false>, WAY, 4>,
-    to_bytes<small_sums<STEPS, 5, false>, WAY, 5>, to_bytes<small_sums<STEPS, 6, false>, WAY, 6>};
-
+constexpr Accumulate kSmallSums[6] = {
+    each_of<small_sums<STEPS, 1, HALF>, 1>, each_of<small_sums<STEPS, 2, HALF>, 2>, each_of<small_sums<STEPS, 3, HALF>, 3>,
+    each_of<small_sums<STEPS, 4, HALF>, 4>, each_of<small_sums<STEPS, 5, HALF>, 5>, each_of<small_sums<STEPS, 6, HALF>, 6>};
 template <size_t STEPS>
 inline void multiply_small(const Product& p, int32_t* acc, size_t stride) {
-  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
+  each_panel(p, 6, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
     const auto& run = p.columns - n > kPanel / 2 ? kSmallSums<STEPS, false> : kSmallSums<STEPS, true>;
-    run[rows - 1](tile, acc + m * stride + n, stride);
+    run[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });
 }
 
 template <size_t STEPS>
 inline void multiply_small_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  each_tile<6>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    const bool low = stages.ways[n / kPanel].way == Way::low;
-    const auto& run = low ? kSmallToBytes<STEPS, Way::low> : kSmallToBytes<STEPS, Way::high>;
-    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
-  });
+  to_bytes(p, kSmallSums<STEPS, false>, 6, stages, y, stride);
 }
 
 // Straight from packed weights of BITS bits, fields f = w + HALF: sum of x * w = sum of x * f - HALF * sum of x.

@@ -130,7 +130,7 @@ inline void add_kept_four(__m256i& low, __m256i& high, const uint64_t* a, const 
 inline Kept read_kept(const char* b) { return {{read(b), read(b + 32)}, {read(b + 64), read(b + 96)}}; }
 
 template <size_t ROWS>
-__attribute__((noinline)) void sparse_sums(const Tile& t, int32_t* acc, size_t stride) {
+__attribute__((always_inline)) inline void sparse_sums(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   const __m256i flip = flips(), ones = ones_s16();
@@ -160,7 +160,7 @@ __attribute__((noinline)) void sparse_sums(const Tile& t, int32_t* acc, size_t s
 }
 
 template <size_t ROWS>
-__attribute__((noinline)) void sparse_four_sums(const Tile& t, int32_t* acc, size_t stride) {
+__attribute__((always_inline)) inline void sparse_four_sums(const Tile& t, int32_t* acc, size_t stride) {
   const char *a = t.a, *b = t.b;
   const size_t a_stride = t.a_stride;
   const int32_t* init = t.init;
@@ -199,29 +199,20 @@ __attribute__((noinline)) void sparse_four_sums(const Tile& t, int32_t* acc, siz
 }
 
 template <int BITS, size_t ROWS>
-constexpr Accumulate kSparseSums = BITS == 8 ? sparse_sums<ROWS> : sparse_four_sums<ROWS>;
+constexpr Accumulate kSparseSums = BITS == 8 ? each_of<sparse_sums<ROWS>, ROWS> : each_of<sparse_four_sums<ROWS>, ROWS>;
 template <int BITS>
 constexpr Accumulate kSparseTiles[kSparseRows] = {kSparseSums<BITS, 1>, kSparseSums<BITS, 2>, kSparseSums<BITS, 3>,
                                                   kSparseSums<BITS, 4>};
-template <int BITS, Way WAY>
-constexpr ToBytes kSparseToBytes[kSparseRows] = {
-    to_bytes<kSparseSums<BITS, 1>, WAY, 1>, to_bytes<kSparseSums<BITS, 2>, WAY, 2>,
-    to_bytes<kSparseSums<BITS, 3>, WAY, 3>, to_bytes<kSparseSums<BITS, 4>, WAY, 4>};
-
 template <int BITS>
 inline void multiply_sparse(const Product& p, int32_t* acc, size_t stride) {
-  each_tile<kSparseRows>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    kSparseTiles<BITS>[rows - 1](tile, acc + m * stride + n, stride);
+  each_panel(p, kSparseRows, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
+    kSparseTiles<BITS>[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });
 }
 
 template <int BITS>
 inline void multiply_sparse_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  each_tile<kSparseRows>(p, [&](const Tile& tile, size_t rows, size_t m, size_t n) {
-    const bool low = stages.ways[n / kPanel].way == Way::low;
-    const auto& run = low ? kSparseToBytes<BITS, Way::low> : kSparseToBytes<BITS, Way::high>;
-    run[rows - 1](tile, stages, n, y + m * stride + n, stride);
-  });
+  to_bytes(p, kSparseTiles<BITS>, kSparseRows, stages, y, stride);
 }
 
 // Straight from the packed weights. Of 4 bits: sums of two chunks in 16 bits.

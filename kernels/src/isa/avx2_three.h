@@ -38,9 +38,9 @@ struct ThreeStep {
 
   // The first stage. Packing the two registers puts the channels in order. (sum + bias) * b + half is sum * b + offset
   // modulo 2^32, and fits.
-  template <ThreeEnd END>
+  template <End END>
   struct Bytes {
-    static constexpr Way kWay = END == kThreeHigh ? Way::high : Way::low;
+    static constexpr Way kWay = END == kEndHigh ? Way::high : Way::low;
     const V bias;
     const Scaling<V, kWay> scaling;
     const V offset;
@@ -56,12 +56,12 @@ struct ThreeStep {
       const __m256i h = words(x);
       const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
       const __m128i low = _mm256_castsi256_si128(clamp.low), high = _mm256_castsi256_si128(clamp.high);
-      x86::write128(p, END == kThreeFull ? bytes : _mm_min_epu8(_mm_max_epu8(bytes, low), high));
+      x86::write128(p, END == kEndFull ? bytes : _mm_min_epu8(_mm_max_epu8(bytes, low), high));
     }
     void store(const Sum& x, const Sum& y, uint8_t* p, uint8_t* q) const {
       const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi16(words(x), words(y)), 0xd8);
       const __m256i clamped =
-          END == kThreeFull ? both : _mm256_min_epu8(_mm256_max_epu8(both, clamp.low), clamp.high);
+          END == kEndFull ? both : _mm256_min_epu8(_mm256_max_epu8(both, clamp.low), clamp.high);
       x86::write128(p, _mm256_castsi256_si128(clamped));
       x86::write128(q, _mm256_extracti128_si256(clamped, 1));
     }
@@ -75,7 +75,7 @@ struct ThreeStep {
       const V x = {sum.v[0], sum.v[1]};
       const V scaled = kWay == Way::low ? (x * scaling.b + offset).shift_right(scaling.shift) : scaling(x + bias);
       const __m256i h = _mm256_packs_epi32(scaled.lo, scaled.hi);
-      return END == kThreeFull ? h : _mm256_adds_epi16(h, clamp.zero_point);
+      return END == kEndFull ? h : _mm256_adds_epi16(h, clamp.zero_point);
     }
   };
 

@@ -74,6 +74,13 @@ struct V {
       write128(p, _mm256_castsi256_si128(clamped));
       write128(q, _mm256_extracti128_si256(clamped, 1));
     }
+    // Zero point 0, all of u8.
+    static void store_saturated(V x, V y, uint8_t* p, uint8_t* q) {
+      const __m256i both = _mm256_packus_epi16(_mm256_packs_epi32(x.lo, x.hi), _mm256_packs_epi32(y.lo, y.hi));
+      const __m256i in_order = _mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+      write128(p, _mm256_castsi256_si128(in_order));
+      write128(q, _mm256_extracti128_si256(in_order, 1));
+    }
   };
 
   V operator+(V o) const { return {_mm256_add_epi32(lo, o.lo), _mm256_add_epi32(hi, o.hi)}; }
