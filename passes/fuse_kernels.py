@@ -22,6 +22,7 @@ from mulshift.passes.kernels.epilogue import fuse_epilogues
 from mulshift.passes.kernels.movers import MOVERS
 from mulshift.passes.kernels.products import PRODUCTS
 from mulshift.passes.kernels.relayout import Relayout, StaysError
+from mulshift.passes.kernels.rows import fuse_rows
 
 
 @dataclass
@@ -40,6 +41,7 @@ class FuseKernels(Pass):
             self._visit(state, node)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)  # a dead Transpose is a reader too
+        fuse_rows(self, model.graph)
         fuse_epilogues(self, model.graph)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)

@@ -37,6 +37,10 @@ PanelWay choose(const Column* columns, size_t count, int32_t* b, int32_t* shift)
     shift[i] = columns[i].c + s + found.left - 32;
     if (shift[i] > 31) found.way = Way::any;
   }
+  found.least = 63;
+  for (size_t i = 0; i < count; ++i) {
+    if (shift[i] < found.least) found.least = shift[i];
+  }
   if (found.way != Way::any) return found;
   for (size_t i = 0; i < count; ++i) {
     b[i] = columns[i].b;
