@@ -25,15 +25,18 @@ from sparse_weights import form_of
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators.epilogue import EPILOGUES
-from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
 
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
+PRODUCT_NAMES += [base + epilogue for base in ROW_PRODUCTS.values() for epilogue in EPILOGUE_NAMES[1:]]
 MAIN_PRODUCT_NAMES = [
     base + epilogue
-    for base in PRODUCTS
+    for base in (*PRODUCTS, *ROW_PRODUCTS.values())
     for epilogue in EPILOGUE_NAMES
-    if ("Int" not in base and not form_of(base)) or epilogue in ("Accumulate", "", "AddTableRequantize")
+    if ("Int" not in base and not form_of(base.removesuffix("Rows")))
+    or epilogue in ("Accumulate", "", "AddTableRequantize")
+    if base + epilogue in OPERATORS
 ]
 """Without most epilogues of weights of few bits or with zeros: their stages are those of the others."""
 TIMES = 3

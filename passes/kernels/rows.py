@@ -1,6 +1,6 @@
 """An accumulator by rows and the Requantize that takes each row's own k off c, as one product.
 
-    q, k = RowQuantize(x)      Requantize(GemmPackedAccumulate(q, w, bias), b, c - k) = GemmPackedRows(q, w, bias, b, c, k)
+q, k = RowQuantize(x)      Requantize(GemmPackedAccumulate(q, w, bias), b, c - k) = GemmPackedRows(q, w, bias, b, c, k)
 """
 
 from __future__ import annotations
