@@ -15,7 +15,7 @@ from mulshift.passes.calibrate import Calibrate
 from mulshift.passes.insert_fake_quant import InsertFakeQuant
 from mulshift.passes.to_integer import ToInteger
 
-SIZES = {"w": (16, 12), "v": (16, 12), "u": (12, 8)}
+SIZES = {"w": (16, 12), "v": (16, 12), "u": (12, 8), "s": (16, 16), "g": (16,), "o": (16,)}
 
 
 def _feeds() -> dict[str, Any]:
@@ -26,6 +26,7 @@ def _feeds() -> dict[str, Any]:
 
 def _integer(body: str, activations: str = "per-token") -> ir.Model:
     constants = {name: g.normal(*SIZES[name], seed=i) for i, name in enumerate(SIZES)}
+    constants = {name: value for name, value in constants.items() if f", {name})" in body or f", {name}," in body}
     model = g.graph(f"(float[2,3,16] x) => (float[2,3,8] y) {{ {body} y = Relu(m) }}", constants)
     Calibrate(samples=[_feeds()])(model)
     InsertFakeQuant(activations=activations)(model)
@@ -49,6 +50,29 @@ def test_products_take_the_shift_of_their_rows(name: str) -> None:
     found, _ = fuse(_integer(body), _feeds())
     assert [op for op in ops(found) if op.startswith("Gemm")] == expected
     assert "Sub" not in ops(found)
+
+
+NORMS: dict[str, tuple[str, list[str]]] = {
+    "for two products": (
+        "n = RMSNormalization(x, g) a = MatMul(n, w) b = MatMul(n, v) c = Add(a, b) m = MatMul(c, u)",
+        ["RmsNormRowQuantize", "RowQuantize"],
+    ),
+    "of a mean": (
+        "n = LayerNormalization(x, g, o) a = MatMul(n, w) m = MatMul(a, u)",
+        ["LayerNormRowQuantize", "RowQuantize"],
+    ),
+    "read by others too": (
+        "n = RMSNormalization(x, g) a = MatMul(n, s) c = Add(a, n) d = MatMul(c, w) m = MatMul(d, u)",
+        ["RmsNorm", "RowQuantize", "RowQuantize", "RowQuantize"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_make_rows_where_nothing_else_reads_them(name: str) -> None:
+    body, expected = NORMS[name]
+    found, _ = fuse(_integer(body), _feeds())
+    assert [op for op in ops(found) if "Norm" in op or op == "RowQuantize"] == expected
 
 
 def _read_twice(product: ir.Node, requantize: ir.Node) -> None:

@@ -1,4 +1,4 @@
-"""A normalization and the RowQuantize that alone reads it, as one node: RowQuantize(RmsNorm(x)) = RmsNormRowQuantize(x)."""
+"""A norm and the RowQuantize that alone reads it, as one node: RowQuantize(RmsNorm(x)) = RmsNormRowQuantize(x)."""
 
 from __future__ import annotations
 
