@@ -14,6 +14,8 @@
 
 namespace mulshift {
 
+constexpr int32_t kMostRowShift = 9;
+
 inline int32_t row_shift_of(int32_t m) {
   constexpr int32_t kKeptBits = 7;
   int32_t bits = 0;

@@ -27,6 +27,7 @@ struct Case {
   std::vector<std::pair<int, int>> kept;  // positions of the weights that may not be zero: [group][column][four]
   std::vector<ColumnSums> sums;  // a column
   std::vector<int32_t> bias, b, c, k;
+  int32_t spare = 0;
   Stages stages = {};
   AddStage add = {};
   TableStage look = {};
@@ -218,6 +219,7 @@ void draw_rows(Case* c) {
   for (const int32_t shift : c->c) most = shift - 2 < most ? shift - 2 : most;
   for (size_t i = 0; i < c->image.count * c->image.h * c->image.w; ++i) c->k.push_back(draw(0, most));
   c->stages.by_rows = true;
+  c->spare = draw(0, 12);
 }
 
 void draw_add(Case* c) {
@@ -384,7 +386,8 @@ void run(Case* c) {
   c->x = elements(Type::u8, c->image.count * c->image.h * c->image.w * s.groups * s.channels);
   if (c->stages.add) c->r = elements(c->add.r_type, count);
   const int32_t *b = c->accumulate ? nullptr : c->b.data(), *shift = c->accumulate ? nullptr : c->c.data();
-  const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point};
+  const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point,
+                               c->spare};
   print(*c, inputs);
   c->depthwise ? run_twice<Depthwise>(*c, inputs, count) : run_twice<Conv>(*c, inputs, count);
 }

@@ -11,6 +11,7 @@
 #include "../depthwise.h"
 #include "../low_bits.h"
 #include "../ratios.h"
+#include "../row_quantize.h"
 #include "operator.h"
 #include "serial.h"
 
@@ -297,6 +298,7 @@ class Product final : public Kernel {
       if (columns->c[i] < least_c_) least_c_ = columns->c[i];
     }
     stages_.by_rows = (chosen_ & by_rows) != 0;
+    if (stages_.by_rows) columns->spare = kMostRowShift;
     Output last = stages_.first;
     size_t input = kFirstOptional + stages_.by_rows;
     if (chosen_ & add_stage) last = read_add(node, input++);
