@@ -185,7 +185,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     assert kinds.keys() == set(
         (
             "conv pointwise depthwise winograd few-rows deep requantize add mul affine table reduce max-pool lerp "
-            "attention softmax matmul norm rotary hadamard"
+            "attention softmax matmul norm rotary hadamard row-quantize"
         ).split()
     )
     text = "\n".join(plain)

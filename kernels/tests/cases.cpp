@@ -26,6 +26,7 @@ const Kind kinds[] = {
     {"mul", 2, mul},               {"affine", 2, affine},       {"table", 1, table},         {"reduce", 2, reduce},
     {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 3, softmax},
     {"matmul", 2, matmul},         {"norm", 3, norm},         {"rotary", 2, rotary},       {"hadamard", 3, hadamard},
+    {"row-quantize", 2, row_quantize},
 };
 
 const Kind& draw_kind() {

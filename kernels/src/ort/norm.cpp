@@ -49,7 +49,7 @@ struct Job {
       char* y = job.y ? job.y + i * y_step : row;
       kernels.scale(spec, norm_row(spec, sum, squares), x, y);
       if (job.y) continue;
-      quantize_row(y, spec.out.type, spec.n, job.rows.y_zero_point, job.rows.q + i * spec.n, job.rows.k + i);
+      isa()->rows.quantize(y, spec.out.type, spec.n, job.rows.y_zero_point, job.rows.q + i * spec.n, job.rows.k + i);
     }
   }
 };

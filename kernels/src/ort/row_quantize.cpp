@@ -4,6 +4,7 @@
 #include "../row_quantize.h"
 
 #include "../broadcast.h"
+#include "../isa.h"
 #include "operator.h"
 
 namespace mulshift {
@@ -24,7 +25,7 @@ void run_rows(const void* self, size_t first, size_t last) {
   const Job& job = *static_cast<const Job*>(self);
   const size_t step = job.n * size_of(job.x->type);
   for (size_t r = first; r < last; ++r) {
-    quantize_row(job.x->as<char>() + r * step, job.x->type, job.n, job.x_zero_point, job.q + r * job.n, job.k + r);
+    isa()->rows.quantize(job.x->as<char>() + r * step, job.x->type, job.n, job.x_zero_point, job.q + r * job.n, job.k + r);
   }
 }
 
