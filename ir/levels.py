@@ -14,6 +14,7 @@ from mulshift.ir.frontend.validate import is_known
 from mulshift.ir.graphs import constant, is_float, users
 from mulshift.ir.metadata import describe, get_level
 from mulshift.ir.operators import DOMAIN, OPERATORS
+from mulshift.ir.operators.norm import NORM_ROWS
 from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.types import Array, Level
 
@@ -24,7 +25,7 @@ WIDTH = "mulshift.width"
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _QUANTIZED = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _BOUNDED = frozenset("Conv ConvAccumulate Gemm GemmAccumulate MatMul Affine ReduceMean Lerp LayerNorm RmsNorm".split())
-_BOUNDED |= {"RotaryEmbedding", "Hadamard"}
+_BOUNDED |= {"RotaryEmbedding", "Hadamard", *NORM_ROWS.values()}
 _BOUNDED |= {op.name for op in PACKED}
 _REQUANTIZED = frozenset(name for name in _BOUNDED if not name.endswith("Accumulate")) - {"Lerp"}
 """Operators that end in a dyadic multiply, whose width is recorded; the others hand out the accumulator."""

@@ -20,8 +20,10 @@ from mulshift.ir import Level, attach, describe, get_level
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.kernels.epilogue import fuse_epilogues
 from mulshift.passes.kernels.movers import MOVERS
+from mulshift.passes.kernels.norm_rows import fuse_norm_rows
 from mulshift.passes.kernels.products import PRODUCTS
 from mulshift.passes.kernels.relayout import Relayout, StaysError
+from mulshift.passes.kernels.rows import fuse_rows
 
 
 @dataclass
@@ -40,7 +42,9 @@ class FuseKernels(Pass):
             self._visit(state, node)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)  # a dead Transpose is a reader too
+        fuse_rows(self, model.graph)
         fuse_epilogues(self, model.graph)
+        fuse_norm_rows(self, model.graph)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)
             attach(model)

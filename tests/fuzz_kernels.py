@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from kernel_checks import NAME, S32, U8, one_node, open_session
+from kernel_checks import NAME, one_node, open_session
 from malformed_nodes import malformed
 from random_nodes import KERNEL_NAMES, check_node, random_node
-from test_kernel_errors import CASES
+from test_kernel_errors import CASES, outputs_of
 
 
 def say(line: object) -> None:
@@ -49,7 +49,7 @@ def _malformed() -> Iterator[tuple[str, onnx.ModelProto, dict[str, Any]]]:
     for title, node, _ in malformed():
         yield title, node.model(), node.feeds()
     for op, inputs, attributes, said in CASES:
-        yield f"{op}: {said}", one_node(op, inputs, attributes, [S32 if op == "Lerp" else U8]), {"i0": inputs[0]}
+        yield f"{op}: {said}", one_node(op, inputs, attributes, outputs_of(op)), {"i0": inputs[0]}
 
 
 def refuse(library: str, first: str) -> None:

@@ -19,6 +19,7 @@ EPILOGUE = "AddTableRequantize"
 OPTIONAL = ("strides", "pads", "dilations")
 """Attributes that may be left out."""
 INPUTS = ("x", "w", "bias", "b", "c", "r", "table", "q_b", "q_c")
+BY_ROWS = (*INPUTS[:5], "k", *INPUTS[5:])
 HUGE = 2**31 - 1
 
 
@@ -35,12 +36,17 @@ class Draft:
     def model(self) -> onnx.ModelProto:
         return one_node(self.op, self.inputs, self.attributes, self.outputs, self.fed)
 
+    def names(self) -> tuple[str, ...]:
+        """Of the inputs."""
+        return BY_ROWS if "Rows" in self.op else INPUTS
+
     def feeds(self) -> dict[str, Array]:
         return {f"i{k}": self.inputs[k] for k in self.fed}
 
 
 def draft(base: str) -> Draft:
     """x [1, 5, 5, 6] to 20 channels (depthwise: to 6), or [3, 6] to 20; every stage."""
+    by_rows, base = base.endswith("Rows"), base.removesuffix("Rows")
     rng = np.random.default_rng(1)
     a: dict[str, Any] = {"x_zero_point": 7, "layout": packing.K4N16, **output(U8, 0, 255, 3)}
     channels, bits = 6 if base.startswith("DepthwiseNhwc") else 20, int(base.partition("Int")[2][:1] or 8)
@@ -70,7 +76,10 @@ def draft(base: str) -> Draft:
     a |= {f"add_{k}": v for k, v in add.items()} | {f"q_{k}": v for k, v in again.items()} | {"table_dtype": 5}
     numbers = [np.full(channels, n, S32) for n in (5, 100, 12)]
     tail = [rng.integers(0, 256, shape).astype(U8), np.arange(256).astype(S16), S32([3]), S32([9])]
-    return Draft(base + EPILOGUE, [x.astype(U8), packed, *numbers, *tail], a)
+    head = [x.astype(U8), packed, *numbers]
+    if by_rows:
+        return Draft(f"{base}Rows{EPILOGUE}", [*head, np.array([[0], [5], [10]], S32), *tail], a, fed=(0, 5, 6))
+    return Draft(base + EPILOGUE, [*head, *tail], a)
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> Array:
@@ -95,14 +104,15 @@ def _without(name: str) -> Change:
 
 def _put(name: str, make: Callable[[Array], Array]) -> Change:
     def change(d: Draft) -> None:
-        d.inputs[INPUTS.index(name)] = make(d.inputs[INPUTS.index(name)])
+        at = d.names().index(name)
+        d.inputs[at] = make(d.inputs[at])
 
     return change
 
 
 def _feed(name: str) -> Change:
     def change(d: Draft) -> None:
-        d.fed = tuple(sorted({*d.fed, INPUTS.index(name)}))
+        d.fed = tuple(sorted({*d.fed, d.names().index(name)}))
 
     return change
 
@@ -247,6 +257,16 @@ ROWS: dict[str, tuple[Change, str]] = {
 }
 
 
+SHIFTED: dict[str, tuple[Change, str]] = {
+    "a negative k": (_put("k", _last(-1)), "k is -1, not from 0 to 10"),
+    "a k that leaves c - k of 1": (_put("k", _last(11)), "k is 11, not from 0 to 10"),
+    "a k too few": (_put("k", lambda x: x[:-1]), "k must have one element for each row of x"),
+    "k of one axis": (_put("k", lambda x: x.reshape(-1)), "k must have one element for each row of x"),
+    "k of s16": (_put("k", lambda x: x.astype(S16)), ""),
+}
+"""Of products by rows."""
+
+
 def _overflowing(d: Draft) -> None:
     """16 channels and 2^60 taps: the number of weights, in 64 bits, wraps around to none."""
     d.op, d.outputs, d.fed = d.op.replace(EPILOGUE, "Accumulate"), [S32], (0,)
@@ -262,6 +282,8 @@ BASES = (
     "GemmPacked",
     "GemmPackedInt4",
     "GemmPackedInt4Blocks",
+    "GemmPackedRows",
+    "GemmPackedInt4Rows",
     "GemmPackedSparse",
     "GemmPackedSharedInt4",
     "ConvNhwcSparseInt4",
@@ -275,7 +297,7 @@ def malformed() -> Iterator[tuple[str, Draft, str]]:
         kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
         if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):
             kinds = kinds | BLOCKS
-        kinds = kinds | (KEPT if form_of(base) else {})
+        kinds = kinds | (KEPT if form_of(base) else {}) | (SHIFTED if base.endswith("Rows") else {})
         if base in ("ConvNhwc", "ConvFromNchw"):
             kinds = kinds | {"2^64 weights an output": (_overflowing, "'w_shape' has more weights")}
         for name in sorted(draft(base).attributes.keys() - set(OPTIONAL)):

@@ -18,6 +18,7 @@ from random_draws import (
     draw_dyadics,
     draw_output,
     draw_zero_point,
+    dtype_of,
     pick,
 )
 from random_products import random_product, reach
@@ -25,15 +26,19 @@ from sparse_weights import form_of
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators.epilogue import EPILOGUES
-from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.norm import NORM_ROWS
+from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
 
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
+PRODUCT_NAMES += [base + epilogue for base in ROW_PRODUCTS.values() for epilogue in EPILOGUE_NAMES[1:]]
 MAIN_PRODUCT_NAMES = [
     base + epilogue
-    for base in PRODUCTS
+    for base in (*PRODUCTS, *ROW_PRODUCTS.values())
     for epilogue in EPILOGUE_NAMES
-    if ("Int" not in base and not form_of(base)) or epilogue in ("Accumulate", "", "AddTableRequantize")
+    if ("Int" not in base and not form_of(base.removesuffix("Rows")))
+    or epilogue in ("Accumulate", "", "AddTableRequantize")
+    if base + epilogue in OPERATORS
 ]
 """Without most epilogues of weights of few bits or with zeros: their stages are those of the others."""
 TIMES = 3
@@ -195,6 +200,8 @@ def _norm(op: str) -> Callable[[Rng], Node]:
         epsilon = int(pick(rng, [0, 2**60, int(rng.integers(0, 2**60)) >> int(rng.integers(0, 60))]))
         a = {"x_zero_point": draw_zero_point(rng, dtype), "epsilon": epsilon, "fraction": fraction, "shift": shift}
         a |= draw_output(rng, (U8, S8, S16))
+        if op in NORM_ROWS.values():
+            a["q_x_zero_point"] = int(pick(rng, [a["zero_point"], draw_zero_point(rng, dtype_of(a["dtype"]))]))
         return Node(op, a, {1: w, 2: bias}, lambda r: {0: integers(r, dtype, shape(r))})
 
     return draw
@@ -331,6 +338,7 @@ def _row_quantize(rng: Rng) -> Node:
 
 ROWS: dict[str, Callable[[Rng], Node]] = {
     "RowQuantize": _row_quantize,
+    **{op: _norm(op) for op in NORM_ROWS.values()},
     "Attention": _attention,
     "MaskedAttention": lambda rng: _attention(rng, masked=True),
     "MatMul": _matmul,

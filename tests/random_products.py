@@ -28,6 +28,8 @@ def random_product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
     channels = constants[2].size
     b, c = draw_dyadics(rng, (channels if rng.random() < 0.7 else 1,), int(rng.integers(-18, -5)))
     constants |= {3: b, 4: c}
+    by_rows = epilogue.startswith("Rows")
+    most_k = min(int(c.min()) - 2, 12)
     small = (U8, S8) if "Table" in epilogue else (U8, S8, S16)
     dtypes = (U8, S8, S16) if "Add" in epilogue else small if "Table" in epilogue else (U8, U8, S8, S16, S32)
     a |= draw_output(rng, dtypes)
@@ -38,18 +40,23 @@ def random_product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
         last = dtype_of(a["add_dtype"])
     if "Table" in epilogue:
         last = pick(rng, [U8, S8, S16])
-        constants[len(constants) + 1 + (r is not None)] = integers(rng, last, (256,))
+        constants[len(constants) + 1 + by_rows + (r is not None)] = integers(rng, last, (256,))
         a["table_dtype"] = CODES[last]
     if "Requantize" in epilogue:
         q_b, q_c = draw_dyadics(rng, (1,), int(rng.integers(-10, 2)))
-        first = len(constants) + 1 + (r is not None)
+        first = len(constants) + 1 + by_rows + (r is not None)
         constants |= {first: q_b.reshape(()) if rng.random() < 0.5 else q_b, first + 1: q_c}
         a |= {f"q_{k}": v for k, v in draw_output(rng, (U8, S8, S16, S32)).items()}
         a["q_x_zero_point"] = draw_zero_point(rng, last)
 
     def sized(again: Rng) -> dict[int, Array]:
-        x = x_of(again)
-        return {0: x} if r is None else {0: x, 5: integers(again, r, (*shape_of(x), channels))}
+        fed = [x_of(again)]
+        rows = shape_of(fed[0])
+        if by_rows:
+            fed.append(np.asarray(again.integers(0, most_k + 1, (*rows, 1)), S32))
+        if r is not None:
+            fed.append(integers(again, r, (*rows, channels)))
+        return dict(zip((0, 5, 6), fed, strict=False))
 
     return Node(op, a, constants, sized)
 

@@ -29,7 +29,7 @@ from sparse_weights import form_of, thinned
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import low_bits, packing
 from mulshift.ir.operators.epilogue import EPILOGUES
-from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
 from mulshift.ir.operators.sparse import SPARSE, SparseForm, least_zeros, pack_zeros, unpack_zeros
 
 sizes = st.integers(1, 40)
@@ -152,6 +152,8 @@ def test_where_a_weight_lies() -> None:
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
     assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 27 * 9
+    by_rows = {base + "".join(e) for base in ROW_PRODUCTS.values() for e in [(), *EPILOGUES]}
+    assert by_rows <= set(OPERATORS) and len(by_rows) == 9 * 8
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
 
 
@@ -267,6 +269,21 @@ def test_epilogues(base: str, epilogue: tuple[str, ...], seed: int, z: int) -> N
     t = OPERATORS[base].reference(p.attributes, *p.inputs)
     inputs, a = p.with_stages(epilogue, t.shape, z)
     check(base + "".join(epilogue), inputs, a)
+
+
+@pytest.mark.parametrize("base", [name.removesuffix("Accumulate") for name in ROW_PRODUCTS])
+@settings(max_examples=6)
+@given(seeds, zero_points, st.sampled_from([(), *EPILOGUES]))
+def test_products_by_rows(base: str, seed: int, z: int, epilogue: tuple[str, ...]) -> None:
+    p = Product(base, seed, z, (U8, 0, 255) if "Table" in epilogue else (S16, -32768, 32767))
+    k = p.rng.integers(0, p.c.min() - 1, (*p.x.shape[:-1], 1)).astype(S32)
+    plain = OPERATORS[f"{base}Rows"].reference(p.attributes, *p.inputs, k)
+    for row in np.ndindex(*p.x.shape[:-1]):
+        same_k = [*p.inputs[:4], (p.c - k[row]).astype(S32)]
+        assert np.array_equal(plain[row], OPERATORS[base].reference(p.attributes, *same_k)[row])
+    p.inputs.append(k)
+    inputs, a = p.with_stages(epilogue, plain.shape, z)
+    check(f"{base}Rows" + "".join(epilogue), inputs, a)
 
 
 @pytest.mark.parametrize("opset", [18, 23])

@@ -21,6 +21,7 @@ ADD = {"x_zero_point": 0, "y_zero_point": 0, "x_multiplier": 1, "y_multiplier": 
 MUL = {"x_zero_point": 0, "y_zero_point": 0, "multiplier": 1, "shift": 2, **OUT}
 MEAN = {"x_zero_point": 0, "keepdims": 1, "multiplier": 1, "shift": 2, **OUT}
 NORM = {"x_zero_point": 0, "epsilon": 0, "fraction": 12, "shift": 9, **OUT}
+NORM_ROWS = NORM | {"q_x_zero_point": 0}
 N3 = np.ones(3, S32)
 LERP = {"x_zero_point": 0, "axis": 0}
 POOL = {"kernel_shape": [2, 2], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "ceil_mode": 0}
@@ -70,8 +71,8 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("Lerp", [X, I0, I0, W, W.reshape(1, 2)], LERP, "w0 and w1 must be [2, 1, ...]"),
     ("Lerp", [X, I0, I0, W, W], LERP | {"axis": 2}, "axis 2 is none of the 2 axes of x"),
     *(
-        (op, inputs, NORM | changes, said)
-        for op in ("LayerNorm", "RmsNorm")
+        (op, inputs, (NORM_ROWS if op.endswith("RowQuantize") else NORM) | changes, said)
+        for op in ("LayerNorm", "RmsNorm", "LayerNormRowQuantize", "RmsNormRowQuantize")
         for inputs, changes, said in [
             ([X, N3[:2], N3[:2]], {}, "the last axis of x must have 2 elements as w"),
             ([np.asarray(X[0, 0]), N3[:1], N3[:1]], {}, "the last axis of x must have 1 elements as w"),
@@ -94,6 +95,9 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
             ([X, N3, N3], {"qmin": 7, "qmax": 6}, "qmin 7 is above qmax 6"),
         ]
     ),
+    ("RmsNormRowQuantize", [X, N3, N3], NORM, "'q_x_zero_point' is missing"),
+    ("RmsNormRowQuantize", [X, N3, N3], NORM_ROWS | {"q_x_zero_point": 256}, "'q_x_zero_point' is 256"),
+    ("RmsNormRowQuantize", [X, N3, N3], NORM_ROWS | output(S32, 0, 9, 0), "rows are made of 8 or 16 bits"),
     ("MaxPoolNhwc", [X], POOL, "x must be [N, H, W, C], not of 2 axes"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [5, 1]}, "the window is larger than the padded x"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"kernel_shape": [0, 1]}, "'kernel_shape' has 0"),
@@ -216,6 +220,11 @@ CASES += [
 ]
 
 
+def outputs_of(op: str) -> list[Any]:
+    """Element types of a case."""
+    return [U8, S32] if op.endswith("RowQuantize") else [S32 if op == "Lerp" else U8]
+
+
 def _message(model: onnx.ModelProto, feeds: dict[str, Any]) -> str:
     """What ONNX Runtime says instead of running it."""
     with pytest.raises(Exception, match="ONNXRuntimeError") as caught:
@@ -225,7 +234,7 @@ def _message(model: onnx.ModelProto, feeds: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("op", "inputs", "attributes", "said"), CASES)
 def test_malformed(op: str, inputs: list[Any], attributes: dict[str, Any], said: str) -> None:
-    message = _message(one_node(op, inputs, attributes, [S32 if op == "Lerp" else U8]), {"i0": inputs[0]})
+    message = _message(one_node(op, inputs, attributes, outputs_of(op)), {"i0": inputs[0]})
     assert f"{NAME}: " in message
     assert said in message
 
@@ -244,10 +253,11 @@ def test_numbers_computed_at_run_time_are_checked_too(index: int) -> None:
         ("Affine", [X, ONE, ONE, ONE, TWO], REQUANTIZE),
         ("LayerNorm", [X, N3, N3], NORM),
         ("RmsNorm", [X, N3, N3], NORM),
+        ("RmsNormRowQuantize", [X, N3, N3], NORM_ROWS),
     ],
 )
 def test_weights_must_be_constant(op: str, inputs: list[Any], attributes: dict[str, Any]) -> None:
-    model = one_node(op, inputs, attributes, [U8], fed=(0, 1))
+    model = one_node(op, inputs, attributes, outputs_of(op), fed=(0, 1))
     assert f"{NAME}: w must be a constant" in _message(model, {"i0": inputs[0], "i1": inputs[1]})
 
 

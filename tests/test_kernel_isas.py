@@ -185,7 +185,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     assert kinds.keys() == set(
         (
             "conv pointwise depthwise three winograd few-rows deep requantize add mul affine table reduce max-pool "
-            "lerp attention softmax matmul norm rotary hadamard"
+            "lerp attention softmax matmul norm rotary hadamard row-quantize"
         ).split()
     )
     text = "\n".join(plain)
@@ -210,6 +210,8 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
         assert f", {bits} bits" in text, bits
     for bits in (4, 2):
         assert re.search(rf"few-rows .*, {bits} bits", text), bits
+    for way in WAYS:
+        assert re.search(rf" first {way}, .*, by rows", text), way
     assert ", blocks of " in text
     assert " masked, " in text and " whole, " in text
     assert "table" in text and "may overflow" in text and "exact" in text

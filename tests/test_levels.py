@@ -125,7 +125,7 @@ def test_integer_width() -> None:
     assert check(model) == []
 
 
-@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm", "RotaryEmbedding", "Hadamard"])
+@pytest.mark.parametrize("op", ["LayerNorm", "RmsNorm", "RmsNormRowQuantize", "RotaryEmbedding", "Hadamard"])
 def test_what_sums_carries_a_bound_and_a_width(op: str) -> None:
     model = integer()
     node = model.graph[1]

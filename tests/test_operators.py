@@ -238,6 +238,21 @@ def test_norm(seed: int, op: str, dtype: Any, kind: tuple[Any, int, int], n: int
     check(op, [norm_rows(rng, dtype, n), w, bias], a | output(kind, int(seed % 256)))
 
 
+@FEW
+@given(seeds, st.sampled_from(NORMS), outputs, st.integers(1, 70), st.integers(-100, 100))
+def test_norm_to_rows(seed: int, op: str, kind: tuple[Any, int, int], n: int, zero_point: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, bias = norm_weights(rng, n, 12, 9)
+    kind = (S16, -32768, 32767) if kind[0] == S32 else kind
+    a = {"x_zero_point": 3, "epsilon": 2**30, "fraction": 12, "shift": 9, **output(kind, int(seed % 256))}
+    inputs = [norm_rows(rng, S16, n), w, bias]
+    check(f"{op}RowQuantize", inputs, a | {"q_x_zero_point": zero_point})
+    y = OPERATORS[op].reference(a, *inputs)
+    apart = OPERATORS["RowQuantize"].run({"x_zero_point": zero_point}, y)
+    at_once = OPERATORS[f"{op}RowQuantize"].run(a | {"q_x_zero_point": zero_point}, *inputs)
+    assert all(np.array_equal(p, q) for p, q in zip(apart, at_once, strict=True))
+
+
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("op", NORMS)
 def test_norm_at_the_extremes(op: str, opset: int) -> None:

@@ -13,7 +13,7 @@ from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
 from mulshift.ir.operators.hadamard import HADAMARD
 from mulshift.ir.operators.lerp import LERP
 from mulshift.ir.operators.max_pool import MAX_POOL_NHWC
-from mulshift.ir.operators.norm import LAYER_NORM, RMS_NORM
+from mulshift.ir.operators.norm import LAYER_NORM, LAYER_NORM_ROW_QUANTIZE, RMS_NORM, RMS_NORM_ROW_QUANTIZE
 from mulshift.ir.operators.operator import DOMAIN, VERSION, Operator
 from mulshift.ir.operators.packed import PACKED
 from mulshift.ir.operators.reduce import REDUCE_MEAN
@@ -45,6 +45,8 @@ OPERATORS: dict[str, Operator] = {
         MASKED_ATTENTION,
         ROTARY_EMBEDDING,
         ROW_QUANTIZE,
+        LAYER_NORM_ROW_QUANTIZE,
+        RMS_NORM_ROW_QUANTIZE,
         HADAMARD,
         *PACKED,
         MAX_POOL_NHWC,

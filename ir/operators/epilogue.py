@@ -75,11 +75,12 @@ SECOND = "Requantize"
 EPILOGUES = [names for size in range(1, len(STAGES) + 1) for names in combinations(STAGES, size)]
 
 
-def with_epilogue(product: Operator, attributes: Sequence[str], epilogue: tuple[str, ...]) -> Operator:
-    """`product` (x, w, bias, b, c) -> t, with these attributes, followed by stages in the order of STAGES."""
+def with_epilogue(
+    product: Operator, attributes: Sequence[str], inputs: tuple[str, ...], epilogue: tuple[str, ...]
+) -> Operator:
+    """`product` inputs -> t, with these attributes, followed by stages in the order of STAGES."""
     stages = [STAGES[name] for name in epilogue]
     chain = [STAGES[name] for name in epilogue if name != SECOND]
-    inputs = ("x", "w", "bias", "b", "c")
     body, y = f"  t = mulshift.{product.name} <{hand_on(attributes)}> ({', '.join(inputs)})\n", "t"
     for stage in stages:
         body += stage.text(y)

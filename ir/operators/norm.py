@@ -22,8 +22,9 @@ from math import isqrt
 import numpy as np
 
 from mulshift.ir.operators.inverse_root import BODY, FRACTION_BITS, inverse_root
-from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator
+from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator, hand_on, signature
 from mulshift.ir.operators.requantize import REQUANTIZE
+from mulshift.ir.operators.row_quantize import ROW_QUANTIZE
 from mulshift.ir.types import Array
 
 MAX_TERMS = 16384
@@ -119,6 +120,26 @@ def _rms_norm(a: Attributes, x: Array, w: Array, bias: Array) -> Array:
     return _reference(a, x, w, bias, mean=False)
 
 
+def _to_rows(norm: Operator) -> Operator:
+    """LayerNormRowQuantize and the like: RowQuantize(norm(x, w, bias)), whose x_zero_point is q_x_zero_point."""
+    own = ("x_zero_point", "epsilon", "fraction", "shift", "zero_point", "qmin", "qmax", "dtype")
+
+    def rows(a: Attributes, *inputs: Array) -> tuple[Array, ...]:
+        return ROW_QUANTIZE.run({"x_zero_point": a["q_x_zero_point"]}, norm.reference(a, *inputs))
+
+    return Operator(
+        name=f"{norm.name}RowQuantize",
+        signature=signature((*own, "q_x_zero_point"), ("x", "w", "bias"), ("q", "k")),
+        body=f"""
+  y = mulshift.{norm.name} <{hand_on(own)}> (x, w, bias)
+  q, k = mulshift.RowQuantize <x_zero_point: int = @q_x_zero_point> (y)
+""",
+        reference=lambda a, *inputs: rows(a, *inputs)[0],
+        calls=(norm.name, "RowQuantize"),
+        second=lambda a, first, *inputs: rows(a, *inputs)[1],
+    )
+
+
 _SIGNATURE = f"<x_zero_point, epsilon, fraction, shift, {OUTPUT}> (x, w, bias) => (y)"
 
 LAYER_NORM = Operator(
@@ -135,3 +156,6 @@ RMS_NORM = Operator(
     reference=_rms_norm,
     calls=("Requantize",),
 )
+LAYER_NORM_ROW_QUANTIZE, RMS_NORM_ROW_QUANTIZE = _to_rows(LAYER_NORM), _to_rows(RMS_NORM)
+NORM_ROWS = {op.name: f"{op.name}RowQuantize" for op in (LAYER_NORM, RMS_NORM)}
+"""Operator -> the same with RowQuantize behind it."""

@@ -10,6 +10,10 @@ for GemmPacked); results are [N, H, W, O] and [..., N]. w_shape keeps the plain 
 ConvNhwcInt4Blocks and the like 4 bits times a multiplier a block: `low_bits`, w u8. ConvNhwcSparse,
 GemmPackedSharedInt4 and the like keep two of four weights: `sparse`, w u8.
 
+GemmPackedRows, GemmPackedInt4Rows and the like take k s32 [..., 1] besides, what `RowQuantize` shifted each row by:
+
+    x, w, bias, b, c, k  ->  Requantize(acc, b, c - k)        0 <= k, 2 <= c - k
+
 A name goes on with the stages of its epilogue, any of them in the order of `epilogue.STAGES`: ConvNhwcAddRequantize.
 """
 
@@ -33,14 +37,16 @@ from mulshift.ir.operators.low_bits import (
     unpack_blocks,
     unpack_low_taps,
 )
-from mulshift.ir.operators.operator import Attributes, Operator, hand_on, signature
+from mulshift.ir.operators.operator import REQUANTIZE_OUTPUT, Attributes, Operator, hand_on, signature
 from mulshift.ir.operators.packing import unpack_conv, unpack_gemm, unpack_taps
+from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.operators.sparse import SPARSE, SparseForm, unpack_zeros, zeros_text
 from mulshift.ir.types import Array
 
 _WINDOW = ("strides", "pads", "dilations", "group")
 _WEIGHTS = ("w_shape", "layout")
 _OUTPUT = ("zero_point", "qmin", "qmax", "dtype")
+_INPUTS = ("x", "w", "bias", "b", "c")
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 _NUMBERS = """
@@ -232,10 +238,37 @@ def _transposed(y: str, perm: tuple[int, ...] | None, x: str) -> tuple[str, ...]
 def _family(name: str, base: _Base) -> list[Operator]:
     product = _product(name, base, accumulate=False)
     attributes = (*_attributes(base, accumulate=False), *_WEIGHTS)
-    fused = [with_epilogue(product, attributes, epilogue) for epilogue in EPILOGUES]
+    fused = [with_epilogue(product, attributes, _INPUTS, epilogue) for epilogue in EPILOGUES]
     return [_product(name, base, accumulate=True), product, *fused]
+
+
+def _by_rows(name: str, accumulate: Operator) -> list[Operator]:
+    """GemmPackedRows and the like, out of GemmPackedAccumulate."""
+    own = ("x_zero_point", *_WEIGHTS)
+
+    def reference(a: Attributes, x: Array, w: Array, bias: Array, b: Array, c: Array, k: Array) -> Array:
+        return REQUANTIZE.reference({**a, "x_zero_point": 0}, accumulate.reference(a, x, w, bias), b, c - k)
+
+    product = Operator(
+        name=name,
+        signature=signature((*own, *_OUTPUT), (*_INPUTS, "k"), ("y",)),
+        body=f"""
+  acc = mulshift.{accumulate.name} <{hand_on(own)}> (x, w, bias)
+  c_rows = Sub (c, k)
+  y = mulshift.Requantize <{REQUANTIZE_OUTPUT}> (acc, b, c_rows)
+""",
+        reference=reference,
+        calls=(accumulate.name, "Requantize"),
+    )
+    return [product, *(with_epilogue(product, (*own, *_OUTPUT), (*_INPUTS, "k"), epilogue) for epilogue in EPILOGUES)]
 
 
 PRODUCTS = tuple(_BASES)
 """Names without Accumulate and without stages."""
-PACKED = tuple(op for name, base in _BASES.items() for op in _family(name, base))
+_FAMILIES = {name: _family(name, base) for name, base in _BASES.items()}
+ROW_PRODUCTS = {f"{name}Accumulate": f"{name}Rows" for name in PRODUCTS if name.startswith("GemmPacked")}
+"""Accumulator -> the same by rows, without stages."""
+PACKED = (
+    *(op for family in _FAMILIES.values() for op in family),
+    *(op for f in _FAMILIES.values() if f[0].name in ROW_PRODUCTS for op in _by_rows(ROW_PRODUCTS[f[0].name], f[0])),
+)

@@ -12,30 +12,42 @@ struct Column {
   int32_t b, c;
 };
 
-// The fastest way that is exact for all columns of a panel, and their b and shift in it.
-PanelWay choose(const Column* columns, size_t count, int32_t* b, int32_t* shift) {
+// The fastest way that is exact for all columns of a panel, and their b and shift in it: shifts of Way::high above `spare`
+// where there is room for it.
+PanelWay choose(const Column* columns, size_t count, int32_t spare, int32_t* b, int32_t* shift) {
   PanelWay found = {Way::low, 0};
-  int32_t room = 31;
+  int32_t room = 31, least_left = 0;
+  const auto wanted = [&](size_t i, int32_t more) {
+    const int32_t c = columns[i].c - more;
+    return c < 33 ? 33 - c : 0;
+  };
   for (size_t i = 0; i < count; ++i) {
     const Ratio ratio = find_ratio(columns[i].bound, columns[i].b, columns[i].c);
     if (ratio.way > found.way) found.way = ratio.way;
   }
   if (found.way == Way::high) {
     for (size_t i = 0; i < count; ++i) {
-      const int32_t wanted = columns[i].c < 33 ? 33 - columns[i].c : 0, short_by = wanted - room_of(columns[i].b);
-      if (short_by > found.left) found.left = short_by;
+      const int32_t room_of_b = room_of(columns[i].b);
+      if (wanted(i, 0) - room_of_b > least_left) least_left = wanted(i, 0) - room_of_b;
+      if (wanted(i, spare) - room_of_b > found.left) found.left = wanted(i, spare) - room_of_b;
       if (room_of(columns[i].bound) < room) room = room_of(columns[i].bound);
     }
-    if (found.left > room) found = {Way::any, 0};
+    if (found.left > room) found.left = room;
+    if (least_left > room) found = {Way::any, 0};
   }
   for (size_t i = 0; i < count; ++i) {
     b[i] = columns[i].b;
     shift[i] = columns[i].c;
     if (found.way != Way::high) continue;
-    const int32_t wanted = 33 - columns[i].c - found.left, s = wanted > 0 ? wanted : 0;
+    const int32_t rest = wanted(i, spare) - found.left, up = rest > 0 ? rest : 0, room_of_b = room_of(columns[i].b);
+    const int32_t s = up < room_of_b ? up : room_of_b;
     b[i] = columns[i].b << s;
     shift[i] = columns[i].c + s + found.left - 32;
     if (shift[i] > 31) found.way = Way::any;
+  }
+  found.least = 63;
+  for (size_t i = 0; i < count; ++i) {
+    if (shift[i] < found.least) found.least = shift[i];
   }
   if (found.way != Way::any) return found;
   for (size_t i = 0; i < count; ++i) {
@@ -74,7 +86,7 @@ const char* Columns::prepare(const ColumnInputs& in, Held held, ColumnSums (*sum
       bias[panel * kPanel + i] = static_cast<int32_t>(moved);  // modulo 2^32, see dense.h
       columns[i] = {bound, in.b ? in.b[in.one_ratio ? 0 : from] : 0, in.c ? in.c[in.one_ratio ? 0 : from] : 2};
     }
-    ways[panel] = choose(columns, count, b + panel * kPanel, shift + panel * kPanel);
+    ways[panel] = choose(columns, count, in.spare, b + panel * kPanel, shift + panel * kPanel);
     // Padding: any b and shift that the way allows.
     for (size_t i = count; i < kPanel; ++i) shift[panel * kPanel + i] = shift[panel * kPanel];
   }

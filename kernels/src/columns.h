@@ -17,6 +17,7 @@ struct ColumnInputs {
   const int32_t *bias, *b, *c;  // b, c null: the accumulator is the output
   bool one_ratio;
   int32_t x_zero_point;
+  int32_t spare = 0;  // what rows may take off the shifts
 };
 
 // Sums over the weights of column n of a group: sum w and sum |w|.

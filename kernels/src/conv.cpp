@@ -87,6 +87,7 @@ struct Job {
   const uint8_t *x, *end;
   void *y, *q;
   const void* r;
+  const int32_t* k;
   size_t out_h, out_w, rows;        // rows: all output positions
   size_t row_blocks, panel_blocks;  // tasks = groups * panel_blocks * row_blocks
   std::atomic<bool> failed{false};
@@ -215,7 +216,7 @@ Epilogue epilogue_of(const Job& job, const Stages& stages, size_t group) {
   const void* r = nullptr;
   if (stages.add) r = static_cast<const char*>(job.r) + first * size_of(stages.add->r_type);
   void* q = stages.again ? offset(job.q, stages.again->out.type, first) : nullptr;
-  return {&stages, offset(job.y, type_of_y(stages), first), r, q, job.spec.outputs};
+  return {&stages, offset(job.y, type_of_y(stages), first), r, q, job.spec.outputs, job.k};
 }
 
 // Rows that are loaded at a time: within the second-level cache beside the weights.
@@ -471,7 +472,7 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
 }
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
-                      const Parallel& parallel) const {
+                      const Parallel& parallel, const int32_t* k) const {
   if (winograd_.ready()) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
   const Window& v = spec_.window;
   const size_t out_h = positions(image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
@@ -482,7 +483,7 @@ const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x
   const Dense* few = rows <= kFewRows ? few_of(spec_.packing) : nullptr;
   const bool is_few = few && (is_packed || few->held == dense_->held);
   const Columns& columns = is_few && is_packed ? few_columns_ : columns_;
-  Job job = {spec_, is_few ? *few : *dense_, fours_, columns, stages, image, x, x + bytes, y, q, r, out_h, out_w, rows, 1, 1};
+  Job job = {spec_, is_few ? *few : *dense_, fours_, columns, stages, image, x, x + bytes, y, q, r, k, out_h, out_w, rows, 1, 1};
   cut(&job, parallel.threads);
   run_queue(parallel, spec_.groups * job.panel_blocks * job.row_blocks, work, &job);
   return job.failed ? "out of memory" : nullptr;

@@ -54,9 +54,9 @@ class Conv {
   // Checks and prepares; null, or what is wrong.
   const char* prepare(const ConvSpec& spec, const ColumnInputs& columns);
 
-  // Runs on an input of that size; null, or what is wrong. y, r, q as in Epilogue.
+  // Runs on an input of that size; null, or what is wrong. y, r, q, k as in Epilogue; only matrices have k.
   const char* run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
-                  const Parallel& parallel) const;
+                  const Parallel& parallel, const int32_t* k = nullptr) const;
 
   const ConvSpec& spec() const { return spec_; }
 

@@ -1,6 +1,6 @@
 // What follows an accumulator, in one pass: requantization, and the stages that a fused node adds.
 //
-//   t = clamp((acc * b + 2^(c-1)) >> c) + z                 per column; acc holds the bias already
+//   t = clamp((acc * b + 2^(c-1)) >> c) + z                 per column; acc holds the bias already; c - k by rows, k >= 0
 //   y = Add(t, r)                                           if `sum` is set: elementwise.py, one rounding
 //   y = table[y]                                            if `table` is set: 256 entries by the bits of y
 //   q = Requantize(y)                                       if `again` is set: a second output
@@ -43,6 +43,7 @@ struct AgainStage {
 struct PanelWay {
   Way way;
   int32_t left;
+  int32_t least = 0;  // of the shifts
 };
 
 // What a node knows from its creation on. Arrays hold one entry a column, padded to whole panels; b and shift as the way
@@ -51,6 +52,7 @@ struct Stages {
   const int32_t *bias, *b, *shift;
   const PanelWay* ways;  // one a panel
   Output first;           // Type::none: y is acc itself
+  bool by_rows = false;   // whether each row takes its own k off the shifts
   const AddStage* add = nullptr;
   const TableStage* table = nullptr;
   const AgainStage* again = nullptr;
@@ -83,7 +85,7 @@ inline bool ends_in_signed_bytes(const Stages& s) { return s.first.type == Type:
 // Whether the first stage is all there is, gives u8, and fits 32 bits: what the ..._to_bytes kernels do at once. They store
 // whole panels.
 inline bool is_plain(const Stages& s, size_t columns) {
-  if (columns % kPanel || s.first.type != Type::u8 || s.add || s.table || s.again) return false;
+  if (columns % kPanel || s.first.type != Type::u8 || s.by_rows || s.add || s.table || s.again) return false;
   for (size_t i = 0; i < columns / kPanel; ++i) {
     if (s.ways[i].way == Way::any) return false;
   }
@@ -108,6 +110,7 @@ struct Epilogue {
   const void* r;
   void* q;
   size_t stride;
+  const int32_t* k = nullptr;  // of each row, where stages are by rows
 };
 
 // A stage is a loop over the rows of one panel, held as lanes between the stages.
@@ -117,7 +120,7 @@ struct Finish {
   static void run(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t rows, size_t first_row,
                   size_t first_column, size_t columns) {
     const Stages& s = *e.stages;
-    const bool plain = s.first.type == Type::u8 && !s.add && !s.table && !s.again;
+    const bool plain = s.first.type == Type::u8 && !s.by_rows && !s.add && !s.table && !s.again;
     for (size_t i = 0; i < columns; i += kPanel) {
       const size_t column = first_column + i, count = columns - i < kPanel ? columns - i : kPanel;
       for (size_t r = 0; r < rows; r += kRows) {
@@ -126,7 +129,7 @@ struct Finish {
         if (plain && count == kPanel && s.ways[column / kPanel].way != Way::any) {
           to_bytes(s, from, acc_stride, column, static_cast<uint8_t*>(e.y), block);
         } else {
-          all(e, from, acc_stride, column, block);
+          all(e, from, acc_stride, column, block, s.by_rows ? e.k + first_row + r : nullptr);
         }
       }
     }
@@ -157,15 +160,22 @@ struct Finish {
     way.way == Way::low ? each(Scaling<V, Way::low>(b, shift, 0)) : each(Scaling<V, Way::high>(b, shift, way.left));
   }
 
-  static void all(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block) {
+  // k: of the block's rows, null where they have none.
+  static void all(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block,
+                  const int32_t* k) {
     const Stages& s = *e.stages;
     V t[kRows];
     if (s.first.type == Type::none) {
       for (size_t r = 0; r < block.rows; ++r) t[r] = V::load(acc + r * acc_stride);
     } else {
       const PanelWay way = s.ways[column / kPanel];
+      const V b = V::load(s.b + column), shift = V::load(s.shift + column);
       const auto sums = [&](size_t r) { return V::load(acc + r * acc_stride); };
-      scale(way.way, way.left, V::load(s.b + column), V::load(s.shift + column), s.first, sums, t, block.rows);
+      if (k) {
+        for (size_t r = 0; r < block.rows; ++r) t[r] = scale_row(way, b, shift, k[r], s.first, sums(r));
+      } else {
+        scale(way.way, way.left, b, shift, s.first, sums, t, block.rows);
+      }
     }
     if (s.add) add(*s.add, e.r, t, block);
     if (s.table) {
@@ -193,6 +203,15 @@ struct Finish {
       const Scaling<V, Way::high> scaling(b, shift, left);
       for (size_t r = 0; r < rows; ++r) t[r] = clamp(scaling(x(r)));
     }
+  }
+
+  // clamp(x * b / 2^(c-k)). Way::high leaves no shift below 1; its b and c are those of Way::any, shifted up.
+  static V scale_row(const PanelWay& way, V b, V shift, int32_t k, const Output& out, V x) {
+    const Clamp<V> clamp(out);
+    if (way.way == Way::low) return clamp(Scaling<V, Way::low>(b, shift - V::set1(k), 0)(x));
+    if (way.way == Way::high && k < way.least) return clamp(Scaling<V, Way::high>(b, shift - V::set1(k), way.left)(x));
+    const int32_t up = way.way == Way::high ? 32 - way.left : 0;
+    return rescale_wide(x, b, shift + V::set1(up - k), clamp);
   }
 
   static void add(const AddStage& s, const void* from, V* t, const Block& block) {

@@ -17,6 +17,7 @@ struct PackKernels;
 struct PoolKernels;
 struct ReduceKernels;
 struct RotaryKernels;
+struct RowKernels;
 struct SoftmaxKernels;
 struct SparseKernels;
 struct TableKernels;
@@ -34,6 +35,7 @@ struct Isa {
   const PoolKernels& pool;
   const ReduceKernels& reduce;
   const RotaryKernels& rotary;
+  const RowKernels& rows;
   const SoftmaxKernels& softmax;
   const SparseKernels& sparse;
   const TableKernels& table;

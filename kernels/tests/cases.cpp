@@ -26,7 +26,7 @@ const Kind kinds[] = {
     {"few-rows", 3, few_rows},     {"deep", 1, deep},           {"requantize", 3, requantize}, {"add", 3, add},
     {"mul", 2, mul},               {"affine", 2, affine},       {"table", 1, table},         {"reduce", 2, reduce},
     {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 3, softmax},
-    {"matmul", 2, matmul},         {"norm", 3, norm},         {"rotary", 2, rotary},       {"hadamard", 3, hadamard},
+    {"matmul", 2, matmul},         {"norm", 2, norm},         {"row-quantize", 1, row_quantize}, {"rotary", 2, rotary},       {"hadamard", 3, hadamard},
 };
 
 const Kind& draw_kind() {

@@ -24,6 +24,7 @@ void reduce();
 void max_pool();
 void lerp();
 void norm();
+void row_quantize();
 void rotary();
 void hadamard();
 

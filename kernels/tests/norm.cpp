@@ -2,10 +2,12 @@
 #include "norm.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "cases.h"
 #include "draw.h"
 #include "isa.h"
+#include "row_quantize.h"
 
 namespace mulshift {
 namespace cases {
@@ -146,6 +148,27 @@ void norm() {
   std::printf(" %s of %zu %s to %s: %016llx%s\n", row.spec.of_mean ? "layer" : "rms", row.spec.n,
               name(row.spec.x_type), name(row.spec.out.type), static_cast<unsigned long long>(hash(got.y)),
               got.r == wanted.r && got.y == wanted.y ? "" : " INEXACT");
+}
+
+// Rows of every length in binary.
+void row_quantize() {
+  const Type type = pick({Type::u8, Type::s8, Type::s16});
+  const size_t n = one_in(3) ? pick<size_t>({1, 15, 16, 17, 31, 32, 33}) : size(1, 300);
+  const int32_t zero_point = one_in(2) ? 0 : element(type);
+  const int bits = draw(0, 15);
+  const Bytes x = draw_row(type, n);
+  Bytes smaller(x.size()), q(n), wanted(n);
+  for (size_t i = 0; i < n; ++i) put(type, smaller.data() + i * size_of(type), at(x, type, i) >> bits);
+  int32_t k = 0, exact_k = 0, most = 0;
+  isa()->rows.quantize(smaller.data(), type, n, zero_point, reinterpret_cast<uint8_t*>(q.data()), &k);
+  for (size_t i = 0; i < n; ++i) most = std::max(most, std::abs(at(smaller, type, i) - zero_point));
+  while (most >> (exact_k + 7)) ++exact_k;
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t y = (at(smaller, type, i) - zero_point + (1 << exact_k >> 1)) >> exact_k;
+    put(Type::u8, wanted.data() + i, std::clamp(y + 128, 0, 255));
+  }
+  std::printf(" %zu of %s, k %d: %016llx%s\n", n, name(type), k, static_cast<unsigned long long>(hash(q)),
+              k == exact_k && q == wanted ? "" : " INEXACT");
 }
 
 }  // namespace cases

@@ -18,7 +18,7 @@ constexpr int64_t kLimit = int64_t{1} << 31;
 
 struct Case {
   ConvSpec spec;
-  bool depthwise = false, accumulate = false;
+  bool depthwise = false, accumulate = false, matrix = false;
   Image image = {};
   Bytes w, x, r, entries;
   Bytes few;     // w as it is packed, for a second product that must give the same
@@ -26,7 +26,8 @@ struct Case {
   std::vector<int> multipliers;  // of blocks: [group][column][block]
   std::vector<std::pair<int, int>> kept;  // positions of the weights that may not be zero: [group][column][four]
   std::vector<ColumnSums> sums;  // a column
-  std::vector<int32_t> bias, b, c;
+  std::vector<int32_t> bias, b, c, k;
+  int32_t spare = 0;
   Stages stages = {};
   AddStage add = {};
   TableStage look = {};
@@ -212,6 +213,15 @@ void draw_first(Case* c, Type type) {
   c->stages.first = output(type);
 }
 
+// Each row takes its own k off the shifts.
+void draw_rows(Case* c) {
+  int most = 60;
+  for (const int32_t shift : c->c) most = shift - 2 < most ? shift - 2 : most;
+  for (size_t i = 0; i < c->image.count * c->image.h * c->image.w; ++i) c->k.push_back(draw(0, most));
+  c->stages.by_rows = true;
+  c->spare = draw(0, 12);
+}
+
 void draw_add(Case* c) {
   AddStage& s = c->add;
   const Output& t = c->stages.first;
@@ -266,6 +276,7 @@ void draw_stages(Case* c) {
   draw_first(c, adds ? pick({Type::u8, Type::s8, Type::s16})
                      : looks ? pick({Type::u8, Type::s8})
                              : pick({Type::u8, Type::u8, Type::u8, Type::s8, Type::s16, Type::s32}));
+  if (c->matrix && one_in(3)) draw_rows(c);
   if (adds) draw_add(c);
   const Type now = type_of_y(c->stages);
   if (looks && (now == Type::u8 || now == Type::s8)) draw_table(c);
@@ -311,6 +322,7 @@ void print(const Case& c, const ColumnInputs& inputs) {
   if (c.packing.block) std::printf(", blocks of %zu", c.packing.block);
   if (c.packing.bits < 8) std::printf(", %d bits", c.packing.bits);
   if (c.packing.zeros != Zeros::none) std::printf(", zeros of %s", c.packing.zeros == Zeros::of_panels ? "panels" : "columns");
+  if (c.stages.by_rows) std::printf(", by rows");
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
@@ -321,12 +333,19 @@ struct Made {
   const char* wrong;
 };
 
+const char* run_product(const Conv& conv, const Case& c, const uint8_t* x, Made* made, const Parallel& parallel) {
+  return conv.run(c.stages, c.image, x, made->y.data(), c.r.data(), made->q.data(), parallel, c.k.data());
+}
+const char* run_product(const Depthwise& product, const Case& c, const uint8_t* x, Made* made, const Parallel& parallel) {
+  return product.run(c.stages, c.image, x, made->y.data(), c.r.data(), made->q.data(), parallel);
+}
+
 template <class Product>
 Made made_by(const Product& product, const Case& c, size_t count, const Parallel& parallel) {
   Made made = {Bytes(count * size_of(type_of_y(c.stages))), {}, nullptr};
   made.q.resize(c.stages.again ? count * size_of(c.again.out.type) : 0);
-  made.wrong = product.run(c.stages, c.image, reinterpret_cast<const uint8_t*>(c.x.data()), made.y.data(), c.r.data(),
-                           made.q.data(), parallel);
+  const uint8_t* x = reinterpret_cast<const uint8_t*>(c.x.data());
+  made.wrong = run_product(product, c, x, &made, parallel);
   return made;
 }
 
@@ -367,7 +386,8 @@ void run(Case* c) {
   c->x = elements(Type::u8, c->image.count * c->image.h * c->image.w * s.groups * s.channels);
   if (c->stages.add) c->r = elements(c->add.r_type, count);
   const int32_t *b = c->accumulate ? nullptr : c->b.data(), *shift = c->accumulate ? nullptr : c->c.data();
-  const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point};
+  const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point,
+                               c->spare};
   print(*c, inputs);
   c->depthwise ? run_twice<Depthwise>(*c, inputs, count) : run_twice<Conv>(*c, inputs, count);
 }
@@ -433,6 +453,7 @@ void winograd() {
 
 void few_rows() {
   Case c;
+  c.matrix = true;
   c.image = {1, 1, size(1, 5)};
   c.spec.channels = size(1, one_in(4) ? 1500 : 200);
   c.spec.outputs = size(1, one_in(4) ? 300 : 70);
@@ -445,6 +466,7 @@ void deep() {
   const bool point = one_in(2);
   c.spec.window.h = c.spec.window.w = point ? 1 : 3;
   if (!point) c.spec.window.stride_h = c.spec.window.stride_w = 2;
+  c.matrix = point;
   c.image = {1, size(3, 7), size(3, 7)};
   c.spec.channels = point ? size(500, 2500) : size(60, 300);
   c.spec.outputs = size(1, 260);

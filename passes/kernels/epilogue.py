@@ -11,11 +11,12 @@ import onnx_ir as ir
 from mulshift.ir import DOMAIN, attribute, constant, inherit_origin, sole_user, users
 from mulshift.ir.levels import BOUND, WIDTH
 from mulshift.ir.operators.epilogue import STAGES
-from mulshift.ir.operators.packed import PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
 from mulshift.passes.base import Pass
 from mulshift.passes.shape_values import dims_of
 
 _BYTES = (ir.DataType.UINT8, ir.DataType.INT8)
+_PRODUCTS = frozenset((*PRODUCTS, *ROW_PRODUCTS.values()))
 
 
 @dataclass
@@ -36,7 +37,7 @@ class _Step:
 def fuse_epilogues(owner: Pass, graph: ir.Graph) -> None:
     """Each product with the stages that fit; of two products that an Add sums, the later one takes it."""
     for node in reversed(list(graph)):
-        if node.domain != DOMAIN or node.op_type not in PRODUCTS:
+        if node.domain != DOMAIN or node.op_type not in _PRODUCTS:
             continue
         steps = _steps(node, {n: i for i, n in enumerate(graph)})
         if steps:
@@ -117,7 +118,7 @@ def _fuse(graph: ir.Graph, product: ir.Node, steps: dict[str, _Step]) -> ir.Node
     inherit_origin([new], gone)
     graph.insert_before(chain[-1], new)
     for before, after in zip(old, new.outputs, strict=True):
-        _take_over(before, after)
+        take_over(before, after)
     for node in reversed(gone):
         graph.remove(node, safe=True)
     return new
@@ -131,7 +132,8 @@ def _proofs(node: ir.Node, steps: dict[str, _Step]) -> Iterator[tuple[str, str]]
         yield (key.replace("mulshift", str(stage), 1) if own else key), value
 
 
-def _take_over(before: ir.Value, after: ir.Value) -> None:
+def take_over(before: ir.Value, after: ir.Value) -> None:
+    """`after` becomes `before`, name and notes too."""
     after.type, after.shape = before.type, before.shape
     after.metadata_props.update(before.metadata_props)
     name = before.name

@@ -22,6 +22,14 @@ namespace avx2 {
 inline __m256i read(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void write(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 
+// Asks for weights that few rows will read soon: these come from memory and are read once, and no processor foresees the
+// page after the one that it reads. May point behind the weights.
+inline void fetch(const void* weights) {
+  constexpr uintptr_t kAhead = 6144;  // more than arrives while the first of it is waited for
+  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(weights) + kAhead), _MM_HINT_T0);
+}
+constexpr size_t kFetchRows = 2;  // of a tile at most: more come back to the same weights
+
 // s8 [k4][16][4] -> s16 [2 * k4][16][2]: pairs of k beside each other for vpmaddwd.
 inline void expand(const int8_t* packed, size_t k4, size_t panels, void* b) {
   const __m256i split = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13,
@@ -114,6 +122,7 @@ __attribute__((always_inline)) inline void to_accumulators(const Tile& t, int32_
     high[r] = HALF ? _mm256_setzero_si256() : read(t.init + r * t.init_stride + 8);
   }
   for (size_t k = Step::steps * t.k4; k; --k, b += 64, a += 4) {
+    if (ROWS <= kFetchRows) fetch(b);
     const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
 #pragma GCC unroll 6
     for (size_t r = 0; r < ROWS; ++r) {
@@ -196,6 +205,10 @@ __attribute__((always_inline)) inline void by_runs(const Tile& t, int32_t* acc, 
     size_t count = *run++;
     left -= count;
     for (; count; --count, b += 128, a += 8) {
+      if (ROWS <= kFetchRows) {
+        fetch(b);
+        fetch(b + 64);
+      }
       const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
 #pragma GCC unroll 4
       for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a + r * a_stride, b00, b01, b10, b11);
@@ -352,6 +365,7 @@ inline void few_rows(const Product& p, int32_t* acc, size_t acc_stride) {
       for (size_t i = 0; i < 4; ++i) sums[r][i] = _mm256_setzero_si256();
     }
     for (size_t k = 0; k < p.k4; ++k, b += 64) {
+      fetch(b);
       __m256i w[4];
 #pragma GCC unroll 4
       for (size_t i = 0; i < 4; ++i) {

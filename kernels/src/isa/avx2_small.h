@@ -33,6 +33,7 @@ __attribute__((always_inline)) inline void small_sums(const Tile& t, int32_t* ac
 #pragma GCC unroll 6
     for (size_t r = 0; r < ROWS; ++r) low[r] = high[r] = _mm256_setzero_si256();
     for (size_t k = steps; k; --k, b += 64, a += 4) {
+      if (ROWS <= kFetchRows) fetch(b);
       const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
 #pragma GCC unroll 6
       for (size_t r = 0; r < ROWS; ++r) {
@@ -105,6 +106,7 @@ inline void packed_panel(const char* a, size_t a_stride, const char* b, size_t k
     __m256i short_sums[ROWS][2];
     for (size_t r = 0; r < ROWS; ++r) short_sums[r][0] = short_sums[r][1] = _mm256_setzero_si256();
     for (size_t row = 0; row < F::block && left; ++row, b += 64) {
+      fetch(b);
       const __m256i low = read(b), high = read(b + 32);
       const size_t steps = left < F::steps ? left : F::steps;
       left -= steps;

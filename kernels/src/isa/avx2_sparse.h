@@ -229,6 +229,7 @@ inline void few_sparse_rows(const Product& p, size_t first, int32_t* acc, size_t
       __m256i short_sums[ROWS][2];
       for (size_t r = 0; r < ROWS; ++r) short_sums[r][0] = short_sums[r][1] = _mm256_setzero_si256();
       for (size_t chunk = 0; chunk < kChunks && left; ++chunk, b += Packing{BITS}.chunk_bytes()) {
+        for (size_t i = 0; i < Packing{BITS}.chunk_bytes(); i += kStepBytes) fetch(b + i);
         const __m256i positions[2] = {read(b), read(b + 32)};
         const auto add = [&](size_t step, size_t k4) {
           __m256i table[ROWS];

@@ -12,6 +12,7 @@
 #include "../pool.h"
 #include "../reduce.h"
 #include "../rotary.h"
+#include "../row_quantize.h"
 #include "../softmax.h"
 #include "../sparse.h"
 #include "../table.h"
@@ -30,6 +31,7 @@ struct Tables {
   static constexpr PoolKernels pool = {MaxPool<V, uint8_t>::run, MaxPool<V, int8_t>::run};
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
   static constexpr RotaryKernels rotary = {Rotary<V>::within, Rotary<V>::row};
+  static constexpr RowKernels rows = {RowQuantize<V>::run};
   static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
   static constexpr SparseKernels sparse = {gather<V>};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
@@ -37,7 +39,8 @@ struct Tables {
   // The row of an instruction set: what it brings itself, the rest from here.
   static constexpr Isa isa(const char* name, const DenseKernels& dense, const DepthwiseKernels& depthwise,
                            const TableKernels& own_table = table) {
-    return {name, dense, depthwise, elementwise, hadamard, lerp, low_bits, norm, pack, pool, reduce, rotary, softmax, sparse, own_table};
+    return {name, dense,  depthwise, elementwise, hadamard, lerp,    low_bits, norm,
+            pack, pool, reduce,    rotary,      rows,     softmax, sparse,   own_table};
   }
 };
 

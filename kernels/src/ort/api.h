@@ -89,6 +89,8 @@ constexpr Slot<271, Status*(TypeAndShape*, const char**, size_t)> SetSymbolicDim
 constexpr Slot<272, Status*(const OpAttribute*, OpAttributeType, void*, size_t, size_t*)> ReadOpAttr;
 constexpr Slot<274, Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>
     KernelContext_ParallelFor;
+// From ONNX Runtime 1.24 on.
+constexpr Slot<414, Status*(const Value*, int*, const int64_t**, size_t*)> GetTensorElementTypeAndShapeDataReference;
 
 }  // namespace ort
 }  // namespace mulshift

@@ -1,10 +1,14 @@
-// LayerNorm(x, w, bias) -> y and RmsNorm(x, w, bias) -> y: each row of the last axis normalized, scaled and moved.
+// LayerNorm(x, w, bias) -> y and RmsNorm(x, w, bias) -> y: each row of the last axis normalized, scaled and moved;
+// LayerNormRowQuantize and RmsNormRowQuantize (x, w, bias) -> q, k: RowQuantize(y), one row at a time.
 #include "../norm.h"
+
+#include <atomic>
 
 #include "../broadcast.h"
 #include "../buffer.h"
 #include "../isa.h"
 #include "../ratios.h"
+#include "../row_quantize.h"
 #include "operator.h"
 
 namespace mulshift {
@@ -14,28 +18,45 @@ namespace {
 constexpr size_t kPiece = 16384;  // elements that are worth a task
 constexpr size_t kLanes = 16;
 
+struct Rows {
+  int32_t y_zero_point = 0;
+  uint8_t* q = nullptr;
+  int32_t* k = nullptr;
+};
+
 struct Job {
   const NormSpec* spec;
   const char* x;
-  char* y;
+  char* y;  // null where rows follow
+  Rows rows;
+  mutable std::atomic<bool> failed{false};
 
   static void run(const void* self, size_t first, size_t last) {
     const Job& job = *static_cast<const Job*>(self);
     const NormSpec& spec = *job.spec;
     const NormKernels& kernels = isa()->norm;
     const size_t x_step = spec.n * size_of(spec.x_type), y_step = spec.n * size_of(spec.out.type);
+    thread_local Buffer room;
+    char* row = job.y ? nullptr : room.array<char>(y_step);
+    if (!job.y && !row) {
+      job.failed = true;
+      return;
+    }
     for (size_t i = first; i < last; ++i) {
       const char* x = job.x + i * x_step;
       int64_t sum, squares;
       kernels.sums(x, spec.x_type, spec.n, &sum, &squares);
-      kernels.scale(spec, norm_row(spec, sum, squares), x, job.y + i * y_step);
+      char* y = job.y ? job.y + i * y_step : row;
+      kernels.scale(spec, norm_row(spec, sum, squares), x, y);
+      if (job.y) continue;
+      isa()->rows.quantize(y, spec.out.type, spec.n, job.rows.y_zero_point, job.rows.q + i * spec.n, job.rows.k + i);
     }
   }
 };
 
 int64_t size(int32_t x) { return x < 0 ? -int64_t{x} : x; }
 
-template <bool OF_MEAN>
+template <bool OF_MEAN, bool TO_ROWS>
 class NormKernel final : public Kernel {
  public:
   void read(Node& node) override {
@@ -46,6 +67,8 @@ class NormKernel final : public Kernel {
     spec_.fraction = node.s32("fraction", 0, kMaxNormFraction);
     spec_.shift = node.s32("shift", kMinShift, 31);
     spec_.out = node.output();
+    if (TO_ROWS && spec_.out.type == Type::s32) node.fail("attribute 'dtype' is 6, rows are made of 8 or 16 bits");
+    if (TO_ROWS) y_zero_point_ = node.zero_point("q_x_zero_point", spec_.out.type);
     const Tensor w = node.constant(1, "w"), bias = node.constant(2, "bias");
     if (!node.ok()) return;
     if (!fits_zero_point(spec_.out)) {
@@ -67,10 +90,19 @@ class NormKernel final : public Kernel {
     if (x.shape.rank < 1 || x.shape.size(x.shape.rank - 1) != spec_.n) {
       return call.fail("the last axis of x must have %zu elements as w", spec_.n);
     }
-    const Job job{&spec_, x.as<char>(), static_cast<char*>(call.output(0, x.shape))};
-    if (!job.y) return false;
+    Job job;
+    job.spec = &spec_;
+    job.x = x.as<char>();
+    void* first = call.output(0, x.shape);
+    job.y = TO_ROWS ? nullptr : static_cast<char*>(first);
+    if (TO_ROWS) {
+      Shape rows = x.shape;
+      rows.dims[rows.rank - 1] = 1;
+      job.rows = {y_zero_point_, static_cast<uint8_t*>(first), static_cast<int32_t*>(call.output(1, rows))};
+    }
+    if (!call.ok()) return false;
     for_ranges(x.shape.count() / spec_.n, kPiece / spec_.n + 1, Job::run, &job, call.parallel());
-    return true;
+    return job.failed ? call.fail("out of memory") : true;
   }
 
  private:
@@ -96,13 +128,16 @@ class NormKernel final : public Kernel {
   }
 
   NormSpec spec_ = {};
+  int32_t y_zero_point_ = 0;
   Buffer w_, bias_;
 };
 
 }  // namespace
 
-Kernel* make_layer_norm() { return make<NormKernel<true>>(); }
-Kernel* make_rms_norm() { return make<NormKernel<false>>(); }
+Kernel* make_layer_norm() { return make<NormKernel<true, false>>(); }
+Kernel* make_rms_norm() { return make<NormKernel<false, false>>(); }
+Kernel* make_layer_norm_row_quantize() { return make<NormKernel<true, true>>(); }
+Kernel* make_rms_norm_row_quantize() { return make<NormKernel<false, true>>(); }
 
 }  // namespace ort
 }  // namespace mulshift

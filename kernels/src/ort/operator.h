@@ -12,7 +12,7 @@
 namespace mulshift {
 namespace ort {
 
-constexpr size_t kMaxInputs = 9, kMaxOutputs = 2, kNameLength = 1024;
+constexpr size_t kMaxInputs = 10, kMaxOutputs = 2, kNameLength = 1024;
 
 // A node of a session. It is run by several threads at once, so running it changes nothing in it.
 class Kernel {

@@ -9,6 +9,7 @@ namespace ort {
 Kernel* make_add();
 Kernel* make_affine();
 Kernel* make_layer_norm();
+Kernel* make_layer_norm_row_quantize();
 Kernel* make_attention();
 Kernel* make_hadamard();
 Kernel* make_lerp();
@@ -19,6 +20,7 @@ Kernel* make_mul();
 Kernel* make_reduce_mean();
 Kernel* make_requantize();
 Kernel* make_rms_norm();
+Kernel* make_rms_norm_row_quantize();
 Kernel* make_row_quantize();
 Kernel* make_rotary();
 Kernel* make_softmax();
@@ -36,12 +38,14 @@ namespace {
 
 constexpr OutputType kDtype = said_by("dtype");
 constexpr Types kSmall = U8 | S8 | S16;
+constexpr OutputType kRows[] = {always(Type::u8), always(Type::s32)};
 
 // Name, kernel, number and types of inputs, number and types of outputs, shapes of outputs.
 const Operator rows[] = {
     {"Add", make_add, 2, {kSmall, kSmall}, 1, {kDtype}, infer_of_two},
     {"Affine", make_affine, 5, {kSmall, S32, S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"LayerNorm", make_layer_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
+    {"LayerNormRowQuantize", make_layer_norm_row_quantize, 3, {kSmall, S32, S32}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
     {"Attention", make_attention, 3, {U8, S8, S8}, 1, {kDtype}, infer_attention},
     {"Hadamard", make_hadamard, 2, {kSmall, S8}, 1, {kDtype}, infer_same},
     {"Lerp", make_lerp, 5, {kSmall | S32, S64, S64, S32, S32}, 1, {always(Type::s32)}, infer_lerp},
@@ -52,7 +56,8 @@ const Operator rows[] = {
     {"ReduceMean", make_reduce_mean, 2, {kSmall, S64}, 1, {kDtype}, infer_reduce_mean},
     {"Requantize", make_requantize, 3, {kSmall | S32, S32, S32}, 1, {kDtype}, infer_with_constants},
     {"RmsNorm", make_rms_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
-    {"RowQuantize", make_row_quantize, 1, {kSmall}, 2, {always(Type::u8), always(Type::s32)}, infer_row_quantize},
+    {"RmsNormRowQuantize", make_rms_norm_row_quantize, 3, {kSmall, S32, S32}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
+    {"RowQuantize", make_row_quantize, 1, {kSmall}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
     {"RotaryEmbedding", make_rotary, 3, {kSmall, S16, S16}, 1, {kDtype}, infer_same},
     {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
     {"Table", make_table, 2, {kSmall, kSmall}, 1, {as_input(1)}, infer_same},
@@ -62,13 +67,13 @@ const Operator rows[] = {
 
 namespace {
 
-constexpr size_t kRows = sizeof(rows) / sizeof(rows[0]);
+constexpr size_t kCount = sizeof(rows) / sizeof(rows[0]);
 
 struct All {
-  Operator rows[kRows + kProducts];
+  Operator rows[kCount + kProducts];
   All() : rows{} {
-    for (size_t i = 0; i < kRows; ++i) rows[i] = mulshift::ort::rows[i];
-    for (size_t i = 0; i < kProducts; ++i) rows[kRows + i] = products[i];
+    for (size_t i = 0; i < kCount; ++i) rows[i] = mulshift::ort::rows[i];
+    for (size_t i = 0; i < kProducts; ++i) rows[kCount + i] = products[i];
   }
 };
 
@@ -76,7 +81,7 @@ struct All {
 
 Operators operators() {
   static const All all;
-  return {all.rows, kRows + kProducts};
+  return {all.rows, kCount + kProducts};
 }
 
 }  // namespace ort

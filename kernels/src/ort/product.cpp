@@ -1,7 +1,8 @@
 // ConvNhwc, ConvFromNchw, DepthwiseNhwc, GemmPacked, with weights of 8, 4, 2 and 1 bits, (not depthwise) in blocks, and
 // (matrices) with two of four kept; each with any of the stages Add, Table, Requantize after it, each as an accumulator alone.
+// Matrices by rows too: each row takes a k of its own off c.
 //
-// inputs (x, w, bias, b, c, [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
+// inputs (x, w, bias, b, c, [k], [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
 #include "product.h"
 
 #include <cstring>
@@ -10,6 +11,7 @@
 #include "../depthwise.h"
 #include "../low_bits.h"
 #include "../ratios.h"
+#include "../row_quantize.h"
 #include "operator.h"
 #include "serial.h"
 
@@ -75,7 +77,7 @@ constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, fa
                            {true, false, false, 8, "k8n16p", false, Zeros::of_panels},
                            {true, false, false, 4, "k8n16ps4", false, Zeros::of_panels}};
 
-enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8 };
+enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8, by_rows = 16 };
 
 constexpr int64_t kMost = INT32_MAX;
 
@@ -129,7 +131,9 @@ class Product final : public Kernel {
       return false;
     }
     const void* r = nullptr;
-    size_t input = 5;
+    const int32_t* k = nullptr;
+    size_t input = kFirstOptional;
+    if (stages_.by_rows && !find_shifts(call, out, input++, &k)) return false;
     if (stages_.add) {
       const Tensor residual = call.input(input++, "r");
       if (!call.ok()) return false;
@@ -149,12 +153,13 @@ class Product final : public Kernel {
     }
     const Parallel parallel = work(image, out) < kSmall ? serial() : call.parallel();
     const char* wrong = form_.is_depthwise ? depthwise_.run(stages_, image, data, y, r, q, parallel)
-                                                : conv_.run(stages_, image, data, y, r, q, parallel);
+                                                : conv_.run(stages_, image, data, y, r, q, parallel, k);
     return wrong ? call.fail("%s", wrong) : true;
   }
 
  private:
   static constexpr size_t kSmall = 1 << 16;  // products below which a second thread costs more than it brings
+  static constexpr size_t kFirstOptional = 5;  // input
 
   size_t work(const Image&, const Shape& out) const {
     return out.count() * (form_.is_depthwise ? spec_.window.h * spec_.window.w : spec_.depth());
@@ -289,8 +294,13 @@ class Product final : public Kernel {
     columns->b = b.as<int32_t>();
     columns->c = c.as<int32_t>();
     columns->one_ratio = count == 1;
+    for (size_t i = 0; i < count; ++i) {
+      if (columns->c[i] < least_c_) least_c_ = columns->c[i];
+    }
+    stages_.by_rows = (chosen_ & by_rows) != 0;
+    if (stages_.by_rows) columns->spare = kMostRowShift;
     Output last = stages_.first;
-    size_t input = 5;
+    size_t input = kFirstOptional + stages_.by_rows;
     if (chosen_ & add_stage) last = read_add(node, input++);
     if (chosen_ & table_stage) last.type = read_table(node, input++, last.type);
     if (chosen_ & again_stage) read_again(node, input, last);
@@ -352,6 +362,21 @@ class Product final : public Kernel {
     return a > b ? a : b;
   }
 
+  // k of every row, from 0, which leaves c - k of at least 2.
+  bool find_shifts(Call& call, const Shape& out, size_t input, const int32_t** found) const {
+    const Tensor k = call.input(input, "k");
+    if (!call.ok()) return false;
+    Shape wanted = out;
+    wanted.dims[out.rank - 1] = 1;
+    if (!same(k.shape, wanted)) return call.fail("k must have one element for each row of x");
+    *found = k.as<int32_t>();
+    for (size_t i = 0; i < k.shape.count(); ++i) {
+      const int32_t most = least_c_ - kMinShift;
+      if ((*found)[i] < 0 || (*found)[i] > most) return call.fail("k is %d, not from 0 to %d", (*found)[i], most);
+    }
+    return true;
+  }
+
   bool find_rows(Call& call, const Shape& x, Shape* out, Image* image) const {
     if (!x.rank) return call.fail("x must have at least one axis");
     if (x.size(x.rank - 1) != spec_.channels) {
@@ -382,6 +407,7 @@ class Product final : public Kernel {
   const Form form_;
   const unsigned chosen_;
   ConvSpec spec_;
+  int32_t least_c_ = kMaxShift;
   Stages stages_ = {};
   AddStage add_ = {};
   TableStage table_ = {};
@@ -451,6 +477,7 @@ constexpr Operator fused(const char* name) {
   constexpr size_t outputs = STAGES & again_stage ? 2 : 1;
   Operator row = {name,    make_product<BASE, STAGES>, 5, {U8, weight_type<BASE>(), S32, S32, S32}, outputs, {y_type(STAGES), said_by("q_dtype")},
                   infer_of<BASE, outputs>()};
+  if (STAGES & by_rows) row.types[row.inputs++] = S32;
   if (STAGES & add_stage) row.types[row.inputs++] = kResidual;
   if (STAGES & table_stage) row.types[row.inputs++] = kTable;
   if (STAGES & again_stage) {
@@ -470,6 +497,11 @@ constexpr Operator accumulator(const char* name) {
       fused<BASE, 3>(NAME "AddTable"), fused<BASE, 4>(NAME "Requantize"), fused<BASE, 5>(NAME "AddRequantize"), \
       fused<BASE, 6>(NAME "TableRequantize"), fused<BASE, 7>(NAME "AddTableRequantize"),              \
       accumulator<BASE>(NAME "Accumulate")
+#define MULSHIFT_ROWS(BASE, NAME)                                                                                      \
+  fused<BASE, 16>(NAME "Rows"), fused<BASE, 17>(NAME "RowsAdd"), fused<BASE, 18>(NAME "RowsTable"),                    \
+      fused<BASE, 19>(NAME "RowsAddTable"), fused<BASE, 20>(NAME "RowsRequantize"),                                    \
+      fused<BASE, 21>(NAME "RowsAddRequantize"), fused<BASE, 22>(NAME "RowsTableRequantize"),                          \
+      fused<BASE, 23>(NAME "RowsAddTableRequantize")
 
 }  // namespace
 
@@ -490,7 +522,12 @@ const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(conv_nhwc_sparse, "ConvNhwcSparse"), MULSHIFT_PRODUCTS(conv_nhwc_sparse_int4, "ConvNhwcSparseInt4"),
     MULSHIFT_PRODUCTS(conv_nhwc_shared, "ConvNhwcShared"), MULSHIFT_PRODUCTS(conv_nhwc_shared_int4, "ConvNhwcSharedInt4"),
     MULSHIFT_PRODUCTS(gemm_packed_sparse, "GemmPackedSparse"), MULSHIFT_PRODUCTS(gemm_packed_sparse_int4, "GemmPackedSparseInt4"),
-    MULSHIFT_PRODUCTS(gemm_packed_shared, "GemmPackedShared"), MULSHIFT_PRODUCTS(gemm_packed_shared_int4, "GemmPackedSharedInt4")};
+    MULSHIFT_PRODUCTS(gemm_packed_shared, "GemmPackedShared"), MULSHIFT_PRODUCTS(gemm_packed_shared_int4, "GemmPackedSharedInt4"),
+    MULSHIFT_ROWS(gemm_packed, "GemmPacked"), MULSHIFT_ROWS(gemm_packed_int4, "GemmPackedInt4"),
+    MULSHIFT_ROWS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_ROWS(gemm_packed_int1, "GemmPackedInt1"),
+    MULSHIFT_ROWS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks"), MULSHIFT_ROWS(gemm_packed_sparse, "GemmPackedSparse"),
+    MULSHIFT_ROWS(gemm_packed_sparse_int4, "GemmPackedSparseInt4"), MULSHIFT_ROWS(gemm_packed_shared, "GemmPackedShared"),
+    MULSHIFT_ROWS(gemm_packed_shared_int4, "GemmPackedSharedInt4")};
 
 }  // namespace ort
 }  // namespace mulshift

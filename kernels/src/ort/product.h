@@ -1,4 +1,4 @@
-// The operators of product.cpp: twenty bases, each in eight combinations of stages and as an accumulator.
+// The operators of product.cpp: bases, each in eight combinations of stages and as an accumulator; matrices by rows too.
 #ifndef MULSHIFT_SRC_ORT_PRODUCT_H
 #define MULSHIFT_SRC_ORT_PRODUCT_H
 
@@ -7,7 +7,7 @@
 namespace mulshift {
 namespace ort {
 
-constexpr size_t kProducts = 27 * 9;
+constexpr size_t kProducts = 27 * 9 + 9 * 8;
 extern const Operator products[kProducts];
 
 }  // namespace ort

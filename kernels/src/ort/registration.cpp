@@ -3,6 +3,7 @@
 // Each operator is registered once for every combination of its input types, all under one name: so ONNX Runtime
 // itself refuses a node of other types, and an output that has the type of an input needs no inference. That takes about
 // 50 KB and 0.1 ms for each operator in every session: `mulshift.session` registers those of its model only.
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -239,6 +240,12 @@ Status* library_of(const void* api, const char* names, Library** found) {
   return nullptr;
 }
 
+// 31 of "1.31.1".
+int minor_version(const ApiBase* base) {
+  const char* dot = std::strchr(base->get_version(), '.');
+  return dot ? std::atoi(dot + 1) : 0;
+}
+
 }  // namespace
 }  // namespace ort
 }  // namespace mulshift
@@ -250,6 +257,7 @@ extern "C" MULSHIFT_API mulshift::ort::Status* RegisterCustomOps(mulshift::ort::
   using namespace mulshift::ort;
   const void* api = base->get_api(api_version);
   if (!api) return error(base->get_api(1), "mulshift: the kernels need ONNX Runtime 1.17 or newer");
+  if (minor_version(base) < 24) copy_shapes();
   Library* library = nullptr;
   if (Status* wrong = library_of(api, names_wanted, &library)) return wrong;
   return AddCustomOpDomain(api, options, library->domain);

@@ -1,11 +1,10 @@
 // RowQuantize(x) -> q, k: each row of the last axis in 8 bits with a power of two of its own.
 //
-//   m = max |x - zx|,  k = max(bits(m) - 7, 0),  q = clamp(((x - zx) + (2^k >> 1)) >> k, -128, 127) + 128
-//
-// Rounding   half up, by an arithmetic shift.
-// Ranges     |x - zx| < 2^16, so that nothing leaves int32.
 // Layouts    x [rows][n], q u8 the same, k s32 [rows].
+#include "../row_quantize.h"
+
 #include "../broadcast.h"
+#include "../isa.h"
 #include "operator.h"
 
 namespace mulshift {
@@ -13,7 +12,6 @@ namespace ort {
 namespace {
 
 constexpr size_t kPiece = 16384;  // elements that are worth a task
-constexpr int32_t kKeptBits = 7, kMiddle = 128;
 
 struct Job {
   const Tensor* x;
@@ -23,44 +21,11 @@ struct Job {
   int32_t* k;
 };
 
-inline int32_t shift_of(int32_t m) {
-  int32_t bits = 0;
-  for (; m; m >>= 1) ++bits;
-  return bits > kKeptBits ? bits - kKeptBits : 0;
-}
-
-template <class T>
-void quantize_row(const T* x, size_t n, int32_t zx, uint8_t* q, int32_t* k) {
-  int32_t low = 0, high = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const int32_t value = x[i] - zx;
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  const int32_t shift = shift_of(high > -low ? high : -low), half = (int32_t{1} << shift) >> 1;
-  for (size_t i = 0; i < n; ++i) {
-    const int32_t y = ((x[i] - zx + half) >> shift) + kMiddle;
-    q[i] = static_cast<uint8_t>(y < 0 ? 0 : y > 255 ? 255 : y);
-  }
-  *k = shift;
-}
-
-template <class T>
-void rows_of(const Job& job, size_t first, size_t last) {
-  for (size_t r = first; r < last; ++r) {
-    quantize_row(job.x->as<T>() + r * job.n, job.n, job.x_zero_point, job.q + r * job.n, job.k + r);
-  }
-}
-
 void run_rows(const void* self, size_t first, size_t last) {
   const Job& job = *static_cast<const Job*>(self);
-  switch (job.x->type) {
-    case Type::u8:
-      return rows_of<uint8_t>(job, first, last);
-    case Type::s8:
-      return rows_of<int8_t>(job, first, last);
-    default:
-      return rows_of<int16_t>(job, first, last);
+  const size_t step = job.n * size_of(job.x->type);
+  for (size_t r = first; r < last; ++r) {
+    isa()->rows.quantize(job.x->as<char>() + r * step, job.x->type, job.n, job.x_zero_point, job.q + r * job.n, job.k + r);
   }
 }
 

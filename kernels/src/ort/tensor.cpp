@@ -1,5 +1,7 @@
 #include "tensor.h"
 
+#include <atomic>
+
 namespace mulshift {
 namespace ort {
 
@@ -19,12 +21,37 @@ const char* read(const void* api, const TypeAndShape* info, Type* type, Shape* s
   return nullptr;
 }
 
-const char* read(const void* api, const Value* value, Tensor* tensor) {
+namespace {
+
+// Sessions are made, by any thread, after their ONNX Runtime was registered.
+std::atomic<bool> copies_shapes{false};
+
+const char* read_copy(const void* api, const Value* value, Tensor* tensor) {
   TypeAndShape* info = nullptr;
   if (!succeeded(api, GetTensorTypeAndShape(api, value, &info))) return "is no tensor";
   const char* wrong = read(api, info, &tensor->type, &tensor->shape);
   ReleaseTensorTypeAndShapeInfo(api, info);
-  if (wrong) return wrong;
+  return wrong;
+}
+
+const char* read_reference(const void* api, const Value* value, Tensor* tensor) {
+  int element = 0;
+  const int64_t* dims = nullptr;
+  size_t rank = 0;
+  if (!succeeded(api, GetTensorElementTypeAndShapeDataReference(api, value, &element, &dims, &rank))) return "is no tensor";
+  if (rank > kMaxRank) return "has more than 8 axes";
+  tensor->type = static_cast<Type>(element);
+  tensor->shape.rank = rank;
+  for (size_t i = 0; i < rank; ++i) tensor->shape.dims[i] = dims[i];
+  return nullptr;
+}
+
+}  // namespace
+
+void copy_shapes() { copies_shapes = true; }
+
+const char* read(const void* api, const Value* value, Tensor* tensor) {
+  if (const char* wrong = copies_shapes ? read_copy(api, value, tensor) : read_reference(api, value, tensor)) return wrong;
   void* data = nullptr;
   if (!succeeded(api, GetTensorMutableData(api, const_cast<Value*>(value), &data))) return "has no data";
   tensor->data = data;

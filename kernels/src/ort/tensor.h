@@ -20,6 +20,10 @@ struct Tensor {
   }
 };
 
+// For all of the process: shapes are copied into memory of their own before they are read, which ONNX Runtime 1.23 and
+// older needs.
+void copy_shapes();
+
 // Null, or what is wrong with the value.
 const char* read(const void* api, const Value* value, Tensor* tensor);
 
