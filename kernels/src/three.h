@@ -1,9 +1,9 @@
 // Depthwise 3x3 windows, sixteen channels, straight from the image: nothing is laid out in memory first.
 //
-// A column of the image, four rows of it, becomes sixteen groups of bytes: x of rows (0, 2, 1, 3) of one channel. One step
-// multiplies a group by four weights and adds. A window takes three steps, one a kernel column. Two windows below each other share
-// their columns: the upper one multiplies row 3 by 0, the lower one row 0. Outer rows are neighbours, because two weights
-// that meet in 16 bits should be small, and the middle one of a kernel is not.
+// A column of the image, four rows of it, becomes sixteen groups of bytes: x of rows (0, 2, 1, 3) of one channel. One
+// step multiplies a group by four weights and adds. A window takes three steps, one a kernel column. Two windows below
+// each other share their columns: the upper one multiplies row 3 by 0, the lower one row 0. Outer rows are neighbours,
+// because two weights that meet in 16 bits should be small, and the middle one of a kernel is not.
 //
 // Ranges    sums are below 2^20: any s8 weights.
 // Reads     sixteen bytes of each column and row, nothing else.
@@ -30,7 +30,8 @@ struct ThreeInput {
   size_t down;             // from one line of windows to the next
 };
 
-// Where outputs go: sums at acc, [lines][count][16], or bytes at y, y_step apart. `stages` starts at the sixteen channels.
+// Where outputs go: sums at acc, [lines][count][16], or bytes at y, y_step apart. `stages` starts at the sixteen
+// channels.
 struct ThreeOutput {
   int32_t* acc;
   uint8_t* y;
@@ -49,8 +50,8 @@ struct ThreeWay {
 constexpr size_t kThreeBytes = 2 * 3 * 2 * 64;  // of prepared weights of sixteen channels
 
 struct ThreeKernels {
-  // Weights s8 [9][stride], sixteen channels of them, for one of `ways`, which is returned. What that way adds to the sums
-  // is taken from the bias.
+  // Weights s8 [9][stride], sixteen channels of them, for one of `ways`, which is returned. What that way adds to the
+  // sums is taken from the bias.
   uint8_t (*prepare)(const int8_t* w, size_t stride, int8_t* out, int32_t* bias);
   ThreeWay ways[3];
 };
@@ -84,9 +85,9 @@ class ThreeWindows {
   Buffer weights_, bias_, ways_;
 };
 
-// Step: Column lay(a, b, c, d), a column's rows 0 to 3, or the first three, and anything; Sum sum<I>(a, b, c, w), the products
-// of three columns by weights of [kernel column][64] from I * 64 on, 128 apart; store(sum, bias, acc); Bytes<END>, made
-// from bias and Stages, which has store(sum, y) and store(sum, sum, y, y).
+// Step: Column lay(a, b, c, d), a column's rows 0 to 3, or the first three, and anything; Sum sum<I>(a, b, c, w), the
+// products of three columns by weights of [kernel column][64] from I * 64 on, 128 apart; store(sum, bias, acc);
+// Bytes<END>, made from bias and Stages, which has store(sum, y) and store(sum, sum, y, y).
 // What a Step has whose sums are lanes in the order of the channels.
 template <class V>
 struct ThreeInOrder {
