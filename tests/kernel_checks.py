@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime as ort
 
 from mulshift import kernels
+from mulshift.backends.model_operators import operators_of
 from mulshift.ir import DOMAIN, OPERATORS
 from mulshift.ir.operators import VERSION
 
@@ -58,8 +60,22 @@ def open_session(model: onnx.ModelProto, threads: int = 1, library: str = "") ->
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = not library
-    options.register_custom_ops_library(library or str(kernels.library_path()))
-    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    data = model.SerializeToString()
+    operators = operators_of(data, DOMAIN)
+    if library:
+        _register(options, operators, library)
+    else:
+        kernels.register(options, operators)
+    return ort.InferenceSession(data, options, ["CPUExecutionProvider"])
+
+
+def _register(options: ort.SessionOptions, operators: Iterable[str], library: str) -> None:
+    """As `kernels.register`, of another library."""
+    names = ctypes.c_char_p(f",{','.join(operators)},".encode())
+    opened = ctypes.CDLL(library)
+    opened.mulshift_register_only(names)
+    options.register_custom_ops_library(library)
+    opened.mulshift_register_only(None)
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any], threads: int = 1) -> list[np.ndarray]:

@@ -50,6 +50,24 @@ def test_many_sessions_share_one_library() -> None:
     assert all(np.array_equal(s.run(None, {"i0": X})[0], first) for s in sessions)
 
 
+def test_a_session_of_ones_own_has_all_operators() -> None:
+    """The library registered as ONNX Runtime does it, before and behind a session that names its operators."""
+    model = one_node("Requantize", [X, S32([3]), S32([2])], {"x_zero_point": 1, **OUT}, [U8]).SerializeToString()
+    results = []
+    for operators in (None, {"Requantize"}, None):
+        options = ort.SessionOptions()
+        if operators is None:
+            options.register_custom_ops_library(str(mulshift.kernels.library_path()))
+        else:
+            mulshift.kernels.register(options, operators)
+        results.append(ort.InferenceSession(model, options).run(None, {"i0": X})[0])
+    assert all(np.array_equal(y, results[0]) for y in results)
+    options = ort.SessionOptions()
+    mulshift.kernels.register(options, {"Requant", "equantize", "Add"})
+    with pytest.raises(Exception, match=r"Requantize.* is not a registered function/op"):
+        ort.InferenceSession(model, options)
+
+
 def test_a_refused_model_is_one_line() -> None:
     proto = one_node("Requantize", [X, S32([3]), S32([1])], {"x_zero_point": 1, **OUT}, [U8])
     with pytest.raises(ModelError, match="the node: a shift c is not from 2 to 62"):
