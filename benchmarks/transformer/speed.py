@@ -123,8 +123,8 @@ def speed_rows(speed: Speed) -> Iterator[Row]:
             head = f"{title}, {threads} thread{'s' if threads > 1 else ''}: times as fast as"
             if network == DECODER:
                 for bits, (*theirs, ours) in DECODING.items():
-                    title = f"{head} MatMulNBits, {bits} bits"
-                    yield _ratio(speed, network, threads, title, tuple(theirs), DECODING_BOUND, ours)
+                    against = f"{head} MatMulNBits, {bits} bits"
+                    yield _ratio(speed, network, threads, against, tuple(theirs), DECODING_BOUND, ours)
             else:
                 fastest, onnxruntime = BOUNDS[network]
                 yield _ratio(speed, network, threads, f"{head} the fastest int8 peer", (*ORT, "openvino int8"), fastest)
