@@ -76,7 +76,7 @@ def depthwise(size: int, channels: int, stride: int, reduced: bool = False) -> N
     if reduced:
         each = QuantSpec(8, signed=True, symmetric=True, axis=0)
         as_they_are = QParams(np.ones(channels, np.float32), np.zeros(channels, np.int32), each)
-        scale = reduce_range(as_they_are, w.astype(np.float32), 0).scale
+        scale = reduce_range(as_they_are, w.astype(np.float32), 0, windows=True).scale
         w = np.rint(w / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
     constants = {"w": pack_taps(w), "bias": rng.integers(-1000, 1000, channels).astype(np.int32)}
     window = {"strides": [stride] * 2, "pads": [1] * 4, "dilations": [1, 1], "group": channels}

@@ -254,13 +254,20 @@ def in_pairs(node: ir.Node, weight: Array) -> bool:
     Of depthwise convolutions 3x3 windows are, and 3x3 convolutions of all channels with stride 1 are not: Winograd does
     them, in 32 bits.
     """
-    if node.op_type != "Conv":
+    if node.op_type != "Conv" or is_three_by_three(node, weight):
         return True
+    window = [*(ints(node, "strides") or ()), *(ints(node, "dilations") or ())]
+    winograd = weight.shape[2:] == (3, 3) and all(n == 1 for n in window) and attribute(node, "group", 1) == 1
+    return weight.shape[1] > 1 and not winograd
+
+
+def is_three_by_three(node: ir.Node, weight: Array) -> bool:
+    """Whether a node is a depthwise Conv whose 3x3 windows the kernels take from the image as they are."""
+    groups = attribute(node, "group", 1)
+    if node.op_type != "Conv" or weight.shape[1:] != (1, 3, 3) or not 1 < groups == weight.shape[0]:
+        return False
     strides, dilations = (ints(node, name) or (1, 1) for name in ("strides", "dilations"))
-    three = weight.shape[2:] == (3, 3) and all(n == 1 for n in dilations)
-    if weight.shape[1] == 1:
-        return three and strides[-1] <= 2
-    return not (three and all(n == 1 for n in strides) and attribute(node, "group", 1) == 1)
+    return strides[-1] <= 2 and all(n == 1 for n in dilations)
 
 
 def channel_axis(node: ir.Node, rank: int) -> int:

@@ -94,15 +94,15 @@ SUM_LIMIT = 120
 """`255 * 128 <= 32767`, less what rounding adds to a sum of six weights."""
 
 
-def reduce_range(q: QParams, weight: Array, axis: int) -> QParams:
+def reduce_range(q: QParams, weight: Array, axis: int, windows: bool = False) -> QParams:
     """Scales large enough that products of u8 and neighbouring weights add up in 16 bits; channels along `axis`.
 
-    No weight rounds beyond PAIR_LIMIT; of a depthwise 3x3 window, whose columns are all added, no sum of one sign of
-    its outer rows or its middle one beyond SUM_LIMIT.
+    No weight rounds beyond PAIR_LIMIT; of `windows`, [channels, 1, 3, 3] of a depthwise Conv, whose columns are all
+    added, no sum of one sign of the outer rows or the middle one beyond SUM_LIMIT.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     least = np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT
-    if weight.shape[1:] == (1, 3, 3):
+    if windows:
         least = _sums(weight.astype(np.float64)) / SUM_LIMIT
     return QParams(np.maximum(q.scale, least.astype(np.float32)), q.zero_point, q.spec)
 

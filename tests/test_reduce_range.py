@@ -73,10 +73,54 @@ def test_columns_of_depthwise_windows_add_up_in_16_bits() -> None:
     windows[3] = np.abs(windows[3])
     windows[5], windows[5, 0, 1, 1] = 0, 1
     fine = weight_qparams(windows, 0, 8, "max")
-    q = reduce_range(fine, windows, 0)
+    q = reduce_range(fine, windows, 0, windows=True)
     w = np.rint(windows / q.scale.reshape(-1, 1, 1, 1)).astype(int)[:, 0]
     for rows in (w[:, ::2], w[:, 1:2]):
         for sign in (1, -1):
             assert int(np.maximum(sign * rows, 0).sum(axis=(1, 2)).max()) <= 128
     assert (np.abs(w).max(axis=(1, 2)) > 32).all()
     assert w[5, 1, 1] == 120 and (q.scale >= fine.scale).all()
+
+
+TRANSPOSED = """
+g (float[N, 8, 6, 6] x) => (float[N, 4, 6, 6] y)
+{
+  t = ConvTranspose <group = 8, pads = [1, 1, 1, 1]> (x, w1)
+  c = Conv <pads = [1, 1, 1, 1]> (t, w2)
+  y = Conv <pads = [1, 1, 1, 1], group = 4> (c, w3)
+}
+"""
+ONE_CHANNEL = """
+g (float[N, 1, 6, 6] x) => (float[N, 4, 6, 6] y)
+{
+  y = Conv <pads = [1, 1, 1, 1]> (x, w1)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "scales"),
+    [
+        (TRANSPOSED, {"w1": (8, 1, 3, 3), "w2": (4, 8, 3, 3), "w3": (4, 1, 3, 3)}, {"w1": 1, "w2": 4, "w3": 4}),
+        (ONE_CHANNEL, {"w1": (4, 1, 3, 3)}, {"w1": 4}),
+    ],
+)
+def test_only_depthwise_convolutions_have_windows(
+    text: str, shapes: dict[str, tuple[int, ...]], scales: dict[str, int]
+) -> None:
+    """Same shape of weights, other axes or other products: as many scales as channels, and no bits lost for nothing."""
+    m = graph(text, {name: random(shape, k) for k, (name, shape) in enumerate(shapes.items())})
+    channels = 8 if text is TRANSPOSED else 1
+    Calibrate(samples=[{"x": random((4, channels, 6, 6), k)} for k in range(3)])(m)
+    InsertFakeQuant(reduce_range=True)(m)
+    found = {}
+    for node in m.graph:
+        scale = constant(node.inputs[1]) if node.op_type == "QuantizeLinear" else None
+        name = str(node.inputs[0].name) if node.inputs and node.inputs[0] is not None else ""
+        if scale is not None and name in shapes:
+            found[name] = scale.size
+            if text is ONE_CHANNEL:
+                weight = constant(node.inputs[0])
+                assert weight is not None
+                assert int(np.rint(np.abs(weight).max(axis=(1, 2, 3)) / scale).min()) > 100
+    assert found == scales

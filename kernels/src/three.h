@@ -88,6 +88,7 @@ class ThreeWindows {
 // Step: Column lay(a, b, c, d), a column's rows 0 to 3, or the first three, and anything; Sum sum<I>(a, b, c, w), the
 // products of three columns by weights of [kernel column][64] from I * 64 on, 128 apart; store(sum, bias, acc);
 // Bytes<END>, made from bias and Stages, which has store(sum, y) and store(sum, sum, y, y).
+
 // What a Step has whose sums are lanes in the order of the channels.
 template <class V>
 struct ThreeInOrder {
