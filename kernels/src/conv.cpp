@@ -473,7 +473,7 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
                       const Parallel& parallel, const int32_t* k) const {
-  if (winograd_.ready()) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
+  if (winograd_.pays(image, spec_.window)) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
   const Window& v = spec_.window;
   const size_t out_h = positions(image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
