@@ -13,7 +13,7 @@ namespace mulshift {
 
 namespace {
 
-constexpr size_t kExpandedBytes = 192 * 1024;  // of a task's weights: within the second-level cache
+constexpr size_t kExpandedBytes = 256 * 1024;  // of a task's weights: within the second-level cache
 constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
 constexpr size_t kPartBytes = 32 * 1024;       // of one panel's part: about the first-level cache
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
@@ -386,10 +386,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   const bool is_changed = is_changed_later(stages);
   const Stages stored = is_changed ? before_change(stages) : stages;
   const Epilogue epilogue = epilogue_of(job, stored, group);
-  const size_t blocks = divide_up(m1 - m0, most);
+  const size_t tiles = divide_up(m1 - m0, dense.rows), blocks = divide_up(m1 - m0, most);
   for (size_t i = 0; i < blocks; ++i) {
-    const size_t first = m0 + part(m1 - m0, blocks, i);
-    product.rows = m0 + part(m1 - m0, blocks, i + 1) - first;
+    const size_t first = m0 + part(tiles, blocks, i) * dense.rows, last = m0 + part(tiles, blocks, i + 1) * dense.rows;
+    product.rows = (last < m1 ? last : m1) - first;
     product.a = block;
     if (job.is_direct()) {
       product.a = job.x + first * spec.channels;
