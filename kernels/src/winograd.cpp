@@ -15,6 +15,7 @@ constexpr size_t kInputBytes = 512 * 1024;  // of a block's transformed inputs: 
 constexpr size_t kKeptBytes = 320 * 1024;   // of transformed weights: more are transformed in every call
 constexpr size_t kPart = 128;               // channels whose weights are transformed at a time
 constexpr size_t kLeastTiles = 16;          // of a block: each transforms all weights
+constexpr size_t kKeptTiles = 32;           // of a block at most where weights are kept: larger ones only take memory
 constexpr int64_t kMostOutput = 1 << 25;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -108,7 +109,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   const size_t part_channels = job.kept || channels < kPart ? channels : kPart;
   const size_t weights_step = weights_step_of(part_channels), sums_step = count * kPanel + 16;
   int16_t* input = scratch.input.array<int16_t>(kProducts * (job.at_once * channels + 32));
-  int16_t* weights = scratch.weights.array<int16_t>(kProducts * weights_step);
+  int16_t* weights = scratch.weights.array<int16_t>(job.kept ? 1 : kProducts * weights_step);
   int32_t* sums = scratch.sums.array<int32_t>(kProducts * (job.at_once * kPanel + 16));
   int32_t* acc = scratch.acc.array<int32_t>(kOutputs * kOutputs * job.at_once * kPanel);
   if (!input || !weights || !sums || !acc) return false;
@@ -185,7 +186,8 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const size_t tiles_h = divide_up(out_h, kOutputs), tiles_w = divide_up(out_w, kOutputs), tiles = image.count * tiles_h * tiles_w;
   if (!tiles) return nullptr;
   const size_t fit = kInputBytes / (kProducts * spec.channels * sizeof(int16_t));
-  const size_t most = fit < kLeastTiles ? kLeastTiles : fit, blocks = divide_up(tiles, most);
+  const size_t least = fit < kLeastTiles ? kLeastTiles : fit, most = kept_.data() && least > kKeptTiles ? kKeptTiles : least;
+  const size_t blocks = divide_up(tiles, most);
   const size_t wanted = parallel.threads > 1 ? static_cast<size_t>(parallel.threads) * 2 : 1;
   // Kept weights: more blocks of tiles. Others are transformed in each block: fewer blocks, each cut by its panels.
   const size_t by_threads = kept_.data() ? divide_up(tiles, kLeastTiles) : 1;
