@@ -2,8 +2,8 @@
 
 Accuracy of MiniLM and SmolLM2 on real text, errors of the operators, speed beside int8 peers, and what rotation does.
 All that takes long (exports, quantized models, not results) stays in build/benchmark-transformers, keyed by versions,
-sources and options. `--quick` scores less and without GPTQ, times once and stops preparing after PREPARE_SECONDS: it takes
-less than 5 minutes, and all rows have values once build/ holds what they need.
+sources and options. `--quick` scores less, leaves GPTQ out, times once and stops preparing after PREPARE_SECONDS: it
+takes less than 5 minutes, and all its rows have values once build/ holds what they need.
 """
 
 from __future__ import annotations
