@@ -11,46 +11,36 @@ namespace mulshift {
 
 namespace {
 
-constexpr size_t kProducts = 16;            // of one tile, channel and column
 constexpr size_t kInputBytes = 448 * 1024;  // of a block's transformed inputs: about the second-level cache
 constexpr size_t kKeptBytes = 256 * 1024;   // of transformed weights: more are transformed in every call
+constexpr size_t kFourBytes = 96 * 1024;    // of those of larger tiles, which are worth that much memory
 constexpr size_t kLeastTiles = 24;          // of a block: each transforms all weights
+constexpr size_t kMostSide = 6;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
-int weight(const ConvSpec& spec, size_t tap, size_t channel, size_t n) {
-  const size_t k = tap * spec.channels + channel;
-  return spec.bytes()[((n / kPanel * spec.k4() + k / 4) * kPanel + n % kPanel) * 4 + k % 4];
-}
-
-// 2G g (2G)' of one channel and column.
-void transform(const ConvSpec& spec, size_t channel, size_t n, int* u) {
-  int rows[4][3];
-  for (size_t x = 0; x < 3; ++x) {
-    const int g0 = weight(spec, x, channel, n), g1 = weight(spec, 3 + x, channel, n), g2 = weight(spec, 6 + x, channel, n);
-    rows[0][x] = 2 * g0;
-    rows[1][x] = g0 + g1 + g2;
-    rows[2][x] = g0 - g1 + g2;
-    rows[3][x] = 2 * g2;
-  }
-  for (size_t y = 0; y < 4; ++y) {
-    const int* g = rows[y];
-    u[4 * y] = 2 * g[0];
-    u[4 * y + 1] = g[0] + g[1] + g[2];
-    u[4 * y + 2] = g[0] - g[1] + g[2];
-    u[4 * y + 3] = 2 * g[2];
-  }
-}
-
-// The largest sum that may meet in one output of a column: every product at its greatest.
-bool is_proven(const int64_t (&magnitudes)[kProducts]) {
+// sum |w| of one column.
+int64_t magnitude_of(const ConvSpec& spec, size_t n) {
+  const int8_t* w = spec.bytes() + (n / kPanel * spec.k4() * kPanel + n % kPanel) * 4;
   int64_t sum = 0;
-  for (const int64_t m : magnitudes) sum += m * 1020;
-  return sum < int64_t{1} << 31;
+  for (size_t k = 0; k < spec.k4(); ++k, w += 4 * kPanel) {
+    for (size_t i = 0; i < 4; ++i) sum += w[i] < 0 ? -w[i] : w[i];
+  }
+  return sum;
+}
+
+// Whether every result fits 32 bits.
+bool is_proven(const ConvSpec& spec, const WinogradForm& form) {
+  const int64_t z = spec.x_zero_point, most_x = z > 255 - z ? z : 255 - z;
+  for (size_t n = 0; n < spec.outputs; ++n) {
+    if (form.most * most_x * magnitude_of(spec, n) >= int64_t{1} << 31) return false;
+  }
+  return true;
 }
 
 struct Job {
   const ConvSpec& spec;
+  const WinogradForm& form;
   const Columns& columns;
   const Stages& stages;
   const Image& image;
@@ -70,43 +60,53 @@ thread_local Scratch scratch;
 
 size_t weights_step_of(size_t channels) { return channels * kPanel + 32; }
 
-void transform_panel(const ConvSpec& spec, size_t panel, int16_t* out) {
+size_t weights_bytes_of(const ConvSpec& spec, const WinogradForm& form) {
+  return divide_up(spec.outputs, kPanel) * form.products() * weights_step_of(spec.channels) * sizeof(int16_t);
+}
+
+void transform_panel(const ConvSpec& spec, const WinogradForm& form, size_t panel, int16_t* out) {
   const int8_t* packed = spec.bytes() + panel * spec.k4() * kPanel * 4;
-  isa()->dense.winograd->weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
+  form.weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
 }
 
 void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
   const size_t tx = tile % job.tiles_w, ty = tile / job.tiles_w % job.tiles_h, image = tile / job.tiles_w / job.tiles_h;
   const size_t channels = job.spec.channels;
-  const ptrdiff_t y0 = static_cast<ptrdiff_t>(2 * ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
-  const ptrdiff_t x0 = static_cast<ptrdiff_t>(2 * tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
+  const ptrdiff_t outputs = static_cast<ptrdiff_t>(job.form.outputs), side = outputs + 2;
+  const ptrdiff_t y0 = outputs * static_cast<ptrdiff_t>(ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
+  const ptrdiff_t x0 = outputs * static_cast<ptrdiff_t>(tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
   const ptrdiff_t h = static_cast<ptrdiff_t>(job.image.h), w = static_cast<ptrdiff_t>(job.image.w);
-  const bool whole = y0 >= 0 && x0 >= 0 && y0 + 4 <= h && x0 + 4 <= w;
+  const bool whole = x0 >= 0 && x0 + side <= w;
   const uint8_t* from = job.x + image * job.image.h * job.image.w * channels;
-  const uint8_t* pixels[kProducts];
-  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(kProducts); ++i) {
-    const ptrdiff_t iy = y0 + i / 4, ix = x0 + i % 4;
-    const bool inside = whole || (iy >= 0 && ix >= 0 && iy < h && ix < w);
-    pixels[i] = inside ? from + static_cast<size_t>(iy * w + ix) * channels : job.outside;
+  const uint8_t* pixels[kMostSide * kMostSide];
+  const uint8_t** to = pixels;
+  for (ptrdiff_t iy = y0; iy < y0 + side; ++iy, to += side) {
+    if (iy < 0 || iy >= h) {
+      for (ptrdiff_t i = 0; i < side; ++i) to[i] = job.outside;
+      continue;
+    }
+    for (ptrdiff_t i = 0; i < side; ++i) {
+      const bool inside = whole || (x0 + i >= 0 && x0 + i < w);
+      to[i] = inside ? from + static_cast<size_t>(iy * w + x0 + i) * channels : job.outside;
+    }
   }
-  isa()->dense.winograd->input(pixels, channels, job.spec.x_zero_point, out, step);
+  job.form.input(pixels, channels, job.spec.x_zero_point, out, step);
 }
 
 // One panel of outputs of tiles [first, last), which lie in one row of tiles, from sums that start at tile `base`.
 void store_run(const Job& job, const Stages& stages, size_t panel, size_t first, size_t last, size_t base,
                const int32_t* sums, size_t step, int32_t* acc) {
   const size_t tx = first % job.tiles_w, row = first / job.tiles_w, ty = row % job.tiles_h, image = row / job.tiles_h;
-  const size_t length = 2 * (last - first), column = panel * kPanel;
+  const size_t outputs = job.form.outputs, length = outputs * (last - first), column = panel * kPanel;
   for (size_t t = first; t < last; ++t) {
-    int32_t* const at = acc + 2 * (t - first) * kPanel;
-    int32_t* const four[4] = {at, at + kPanel, at + length * kPanel, at + (length + 1) * kPanel};
-    isa()->dense.winograd->output(sums + (t - base) * kPanel, step, kPanel, stages.bias + column, four);
+    int32_t* const at = acc + outputs * (t - first) * kPanel;
+    job.form.output(sums + (t - base) * kPanel, step, stages.bias + column, at, length * kPanel);
   }
   const Epilogue epilogue = {&stages, job.y, job.r, job.q, job.spec.outputs};
   const size_t left = job.spec.outputs - column, columns = left < kPanel ? left : kPanel;
-  const size_t x0 = 2 * tx, count = job.out_w - x0 < length ? job.out_w - x0 : length;
-  for (size_t i = 0; i < 2 && 2 * ty + i < job.out_h; ++i) {
-    const size_t at = (image * job.out_h + 2 * ty + i) * job.out_w + x0;
+  const size_t x0 = outputs * tx, count = job.out_w - x0 < length ? job.out_w - x0 : length;
+  for (size_t i = 0; i < outputs && outputs * ty + i < job.out_h; ++i) {
+    const size_t at = (image * job.out_h + outputs * ty + i) * job.out_w + x0;
     isa()->dense.finish(epilogue, acc + i * length * kPanel, kPanel, count, at, column, columns);
   }
 }
@@ -115,13 +115,14 @@ void store_run(const Job& job, const Stages& stages, size_t panel, size_t first,
 bool run_task(const Job& job, size_t task, size_t* prepared) {
   const size_t block = task / job.panel_blocks, part = task % job.panel_blocks, panels = job.columns.panels();
   const size_t first = block * job.at_once, last = first + job.at_once < job.tiles ? first + job.at_once : job.tiles;
-  // The sixteen products lie a cache line more than their size apart: at a power of two they would share cache sets.
+  // The products lie a cache line more than their size apart: at a power of two they would share cache sets.
   const size_t count = last - first, channels = job.spec.channels, step = count * channels + 32;
   const size_t weights_step = weights_step_of(channels), sums_step = count * kPanel + 16;
-  int16_t* input = scratch.input.array<int16_t>(kProducts * (job.at_once * channels + 32));
-  int16_t* weights = scratch.weights.array<int16_t>(kProducts * weights_step);
-  int32_t* sums = scratch.sums.array<int32_t>(kProducts * (job.at_once * kPanel + 16));
-  int32_t* acc = scratch.acc.array<int32_t>(4 * job.at_once * kPanel);
+  const size_t products = job.form.products();
+  int16_t* input = scratch.input.array<int16_t>(products * (job.at_once * channels + 32));
+  int16_t* weights = scratch.weights.array<int16_t>(job.kept ? 1 : products * weights_step);
+  int32_t* sums = scratch.sums.array<int32_t>(products * (job.at_once * kPanel + 16));
+  int32_t* acc = scratch.acc.array<int32_t>(job.form.outputs * job.form.outputs * job.at_once * kPanel);
   if (!input || !weights || !sums || !acc) return false;
   if (*prepared != block) {
     for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
@@ -137,9 +138,9 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   const Stages stages = job.columns.of_group(job.stages, 0);
   const size_t begin = panels * part / job.panel_blocks, end = panels * (part + 1) / job.panel_blocks;
   for (size_t panel = begin; panel < end; ++panel) {
-    const int16_t* u = job.kept ? job.kept + panel * kProducts * weights_step : weights;
-    if (!job.kept) transform_panel(job.spec, panel, weights);
-    for (size_t i = 0; i < kProducts; ++i) {
+    const int16_t* u = job.kept ? job.kept + panel * products * weights_step : weights;
+    if (!job.kept) transform_panel(job.spec, job.form, panel, weights);
+    for (size_t i = 0; i < products; ++i) {
       product.a = input + i * step;
       product.b = u + i * weights_step;
       isa()->dense.any.multiply(product, sums + i * sums_step, kPanel);
@@ -169,26 +170,18 @@ bool Winograd::fits(const ConvSpec& spec) {
 }
 
 bool Winograd::prepare(const ConvSpec& spec) {
-  const size_t channels = spec.channels;
-  const auto magnitudes_fit = [&](size_t n) {
-    int64_t magnitudes[kProducts] = {};
-    for (size_t ch = 0; ch < channels; ++ch) {
-      int u[kProducts];
-      transform(spec, ch, n, u);
-      for (size_t i = 0; i < kProducts; ++i) magnitudes[i] += u[i] < 0 ? -u[i] : u[i];
-    }
-    return is_proven(magnitudes);
-  };
-  for (size_t n = 0; n < spec.outputs; ++n) {
-    if (!magnitudes_fit(n)) return false;
-  }
-  uint8_t* outside = outside_.array<uint8_t>(channels);
+  const WinogradKernels& kernels = *isa()->dense.winograd;
+  form_ = weights_bytes_of(spec, kernels.four) <= kFourBytes && is_proven(spec, kernels.four) ? &kernels.four : &kernels.two;
+  if (!is_proven(spec, *form_)) return false;
+  uint8_t* outside = outside_.array<uint8_t>(spec.channels);
   if (!outside) return false;
-  std::memset(outside, spec.x_zero_point, channels);
-  const size_t panels = divide_up(spec.outputs, kPanel), of_panel = kProducts * weights_step_of(channels);
-  if (panels * of_panel * sizeof(int16_t) > kKeptBytes) return true;
-  int16_t* kept = kept_.array<int16_t>(panels * of_panel);
-  for (size_t panel = 0; kept && panel < panels; ++panel) transform_panel(spec, panel, kept + panel * of_panel);
+  std::memset(outside, spec.x_zero_point, spec.channels);
+  const size_t bytes = weights_bytes_of(spec, *form_), panels = divide_up(spec.outputs, kPanel);
+  if (bytes > kKeptBytes) return true;
+  int16_t* kept = static_cast<int16_t*>(kept_.reserve(bytes));
+  for (size_t panel = 0; kept && panel < panels; ++panel) {
+    transform_panel(spec, *form_, panel, kept + panel * form_->products() * weights_step_of(spec.channels));
+  }
   return true;
 }
 
@@ -197,9 +190,11 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const Window& v = spec.window;
   const size_t out_h = positions(image.h, 3, 1, v.pad_top, v.pad_bottom, 1);
   const size_t out_w = positions(image.w, 3, 1, v.pad_left, v.pad_right, 1);
-  const size_t tiles_h = divide_up(out_h, 2), tiles_w = divide_up(out_w, 2), tiles = image.count * tiles_h * tiles_w;
+  const WinogradForm& form = *form_;
+  const size_t tiles_h = divide_up(out_h, form.outputs), tiles_w = divide_up(out_w, form.outputs);
+  const size_t tiles = image.count * tiles_h * tiles_w;
   if (!tiles) return nullptr;
-  const size_t fit = kInputBytes / (kProducts * spec.channels * sizeof(int16_t));
+  const size_t fit = kInputBytes / (form.products() * spec.channels * sizeof(int16_t));
   const size_t most = fit < kLeastTiles ? kLeastTiles : fit, blocks = divide_up(tiles, most);
   const size_t wanted = parallel.threads > 1 ? static_cast<size_t>(parallel.threads) * 2 : 1;
   // Kept weights: more blocks of tiles. Others are transformed in each block: fewer blocks, each cut by its panels.
@@ -207,7 +202,7 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const size_t finer = wanted < by_threads ? wanted : by_threads;
   const size_t at_once = divide_up(tiles, blocks > finer ? blocks : finer), made = divide_up(tiles, at_once);
   const size_t parts = divide_up(wanted, made), panels = columns.panels();
-  Job job = {spec, columns, stages, image, x, static_cast<const uint8_t*>(outside_.data()),
+  Job job = {spec, form, columns, stages, image, x, static_cast<const uint8_t*>(outside_.data()),
              static_cast<const int16_t*>(kept_.data()), y, q, r, out_h, out_w,
              tiles_h, tiles_w, tiles, at_once, parts < panels ? parts : panels};
   run_queue(parallel, made * job.panel_blocks, work, &job);

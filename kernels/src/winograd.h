@@ -1,15 +1,21 @@
-// 3x3 convolution with stride 1 by Winograd's minimal filtering F(2x2, 3x3) in integers: 16 products for 4 outputs instead
-// of 36 (Lavin and Gray, arXiv:1509.09308, section 4.1).
+// 3x3 convolution with stride 1 by Winograd's minimal filtering in integers (Lavin and Gray, arXiv:1509.09308, section 4):
+// F(2x2, 3x3) makes 4 outputs by 16 products instead of 36, F(4x4, 3x3) 16 outputs by 36 instead of 144.
 //
-//   Y = A' [ (B' d B) . (2G g (2G)') ] A / 4         d: 4x4 input, g: 3x3 weights, Y: 2x2 outputs, . elementwise
+//   Y = A' [ (B' d B) . (G g G') ] A     d: input, g: 3x3 weights, Y: outputs, . elementwise; A, B, G times what makes them
+//                                        integers
 //
-//   B' d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)      2G g = (2 g0, g0 + g1 + g2, g0 - g1 + g2, 2 g2)
-//   A' m = (m0 + m1 + m2, m1 - m2 - m3)
+//   2x2   B' d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3)    G g = (2 g0, g0 + g1 + g2, g0 - g1 + g2, 2 g2)
+//         A' m = (m0 + m1 + m2, m1 - m2 - m3)            both twice the outputs
+//   4x4   B' d = (4 d0 - 5 d2 + d4, p + q, p - q, d4 - d2 + 2 (d3 - d1), d4 - d2 - 2 (d3 - d1), 4 d1 - 5 d3 + d5)
+//                where p = 4 d2 - d4, q = 4 d1 - d3
+//         G g  = (6 g0, g0 + g1 + g2, g0 - g1 + g2, g0 + 2 g1 + 4 g2, g0 - 2 g1 + 4 g2, 6 g2)
+//         A' m = (m0 + 4 s + u, 2 d + v, s + u, d + 2 v + m5)        24, 12, 6 and 6 times the outputs
+//                where s = m1 + m2, d = m1 - m2, u = m3 + m4, v = m3 - m4
 //
-// Exact      2G has integers only; the outputs are 4 times the convolution's sums, so >> 2 drops zeros.
-// Ranges     d in [0, 255] less x_zero_point: |B' d B| <= 1020; |2G g (2G)'| <= 9 * 128: both fit s16. Products add up in
-//            s32: the sum over k and over the nine positions that meet in one output is proven below 2^31 for the actual
-//            weights, or the convolution is done directly.
+// Exact      the results are multiples of the outputs: divided by a shift, and by 9 as a product with 1 / 9 modulo 2^32.
+// Ranges     d in [0, 255] less x_zero_point: |B' d B| <= 1020 and 25500, |G g G'| <= 9 * 128 and 49 * 128: all fit s16.
+//            Sums are modulo 2^32, see dense.h; that the results fit is proven for the actual weights, or the convolution is
+//            done directly.
 // Pays       where 16-bit products are what the machine has anyway (AVX2); with 8-bit dot products it would not.
 #ifndef MULSHIFT_SRC_WINOGRAD_H
 #define MULSHIFT_SRC_WINOGRAD_H
@@ -27,19 +33,30 @@ struct ConvSpec;
 struct Image;
 struct Parallel;
 
-struct WinogradKernels {
-  // 2G g (2G)' of one panel: nine taps of packed weights, each s8 [channels / 4][16][4] and `tap_stride` bytes after the
-  // one before, become out[16 positions, `step` elements apart] s16 [channels / 2][16][2]. Done in every call
-  // where there are many: reading them, 3.6 times as large as the packed ones, from memory would take longer.
+// One size of tiles: `outputs` on a side, inputs and products `side` = outputs + 2.
+struct WinogradForm {
+  size_t outputs;
+  int64_t most;  // what the results are the outputs' multiples of, at most
+
+  size_t side() const { return outputs + 2; }
+  size_t products() const { return side() * side(); }
+
+  // G g G' of one panel: nine taps of packed weights, each s8 [channels / 4][16][4] and `tap_stride` bytes after the
+  // one before, become out[products, `step` elements apart] s16 [channels / 2][16][2]. Done in every call
+  // where there are many: reading them, several times as large as the packed ones, from memory would take longer.
   void (*weights)(const int8_t* packed, size_t tap_stride, size_t channels, int16_t* out, size_t step);
 
-  // One 4x4 input: pixels[4 * y + x] points at channel 0. out[16 positions, `step` apart][channels], s16; channels is a
-  // multiple of 16. Position 5 takes -4 * x_zero_point: elsewhere the zero point cancels.
+  // One tile: pixels[side * y + x] points at channel 0. out[products, `step` apart][channels], s16; channels is a
+  // multiple of 16. Position (1, 1) takes a multiple of x_zero_point: elsewhere the zero point cancels.
   void (*input)(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
 
-  // Four outputs: sums[16 positions, `step` apart][columns] s32, acc[2 * y + x] points at [columns]; acc = bias + Y.
-  // columns is a multiple of 16.
-  void (*output)(const int32_t* sums, size_t step, size_t columns, const int32_t* bias, int32_t* const* acc);
+  // Outputs of one tile and panel: sums[products, `step` apart][16] s32; acc[y * row + x * 16] = bias + Y.
+  void (*output)(const int32_t* sums, size_t step, const int32_t* bias, int32_t* acc, size_t row);
+};
+
+// `four` has fewer products, and weights that are 2.25 times as large.
+struct WinogradKernels {
+  WinogradForm two, four;
 };
 
 class Winograd {
@@ -47,7 +64,7 @@ class Winograd {
   // Whether a convolution of that kind may be done so; `prepare` tells whether its weights allow it.
   static bool fits(const ConvSpec& spec);
 
-  // False if it is not proven that no sum overflows, or if there is no memory: then it is done directly.
+  // False if it is not proven that no result overflows, or if there is no memory: then it is done directly.
   bool prepare(const ConvSpec& spec);
 
   // As Conv::run, with the columns of the direct form, bias as it was given.
@@ -57,8 +74,9 @@ class Winograd {
   bool ready() const { return outside_.data() != nullptr; }
 
  private:
+  const WinogradForm* form_ = nullptr;
   Buffer outside_;  // a row of zero points
-  Buffer kept_;     // transformed weights, where they are few: [panels][16][step]
+  Buffer kept_;     // transformed weights, where they are few: [panels][products][step]
 };
 
 }  // namespace mulshift
