@@ -12,7 +12,7 @@ namespace mulshift {
 namespace {
 
 constexpr size_t kInputBytes = 448 * 1024;  // of a block's transformed inputs: about the second-level cache
-constexpr size_t kKeptBytes = 256 * 1024;   // of transformed weights: more are transformed in every call
+constexpr size_t kKeptBytes = 128 * 1024;   // of transformed weights: more are transformed in every call
 constexpr size_t kFourBytes = 96 * 1024;    // of those of larger tiles, which are worth that much memory
 constexpr size_t kLeastTiles = 24;          // of a block: each transforms all weights
 constexpr size_t kMostSide = 6;
