@@ -1,6 +1,7 @@
 #include "winograd.h"
 
 #include <atomic>
+#include <cstring>
 
 #include "conv.h"
 #include "epilogue.h"
@@ -15,7 +16,6 @@ constexpr size_t kInputBytes = 448 * 1024;  // of a block's transformed inputs: 
 constexpr size_t kKeptBytes = 128 * 1024;   // of transformed weights: more are transformed in every call
 constexpr size_t kFourBytes = 96 * 1024;    // of those of larger tiles, which are worth that much memory
 constexpr size_t kLeastTiles = 24;          // of a block: each transforms all weights
-constexpr size_t kMostSide = 6;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -44,7 +44,7 @@ struct Job {
   const Columns& columns;
   const Stages& stages;
   const Image& image;
-  const uint8_t *x, *outside;
+  const uint8_t* x;
   const int16_t* kept;  // or null
   void *y, *q;
   const void* r;
@@ -54,7 +54,7 @@ struct Job {
 };
 
 struct Scratch {
-  Buffer input, weights, sums, acc;
+  Buffer patch, input, weights, sums, acc;
 };
 thread_local Scratch scratch;
 
@@ -69,28 +69,48 @@ void transform_panel(const ConvSpec& spec, const WinogradForm& form, size_t pane
   form.weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
 }
 
-void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
-  const size_t tx = tile % job.tiles_w, ty = tile / job.tiles_w % job.tiles_h, image = tile / job.tiles_w / job.tiles_h;
-  const size_t channels = job.spec.channels;
-  const ptrdiff_t outputs = static_cast<ptrdiff_t>(job.form.outputs), side = outputs + 2;
-  const ptrdiff_t y0 = outputs * static_cast<ptrdiff_t>(ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
-  const ptrdiff_t x0 = outputs * static_cast<ptrdiff_t>(tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
+// `n` pixels from x on, of a row of the image or, where `row` is null, outside.
+void copy_pixels(const Job& job, const uint8_t* row, ptrdiff_t x, ptrdiff_t n, uint8_t* out) {
+  const ptrdiff_t w = static_cast<ptrdiff_t>(job.image.w), channels = static_cast<ptrdiff_t>(job.spec.channels);
+  const auto inside = [&](ptrdiff_t at) { return at < 0 ? 0 : at < w ? at : w; };
+  const ptrdiff_t first = row ? inside(x) : 0, last = row ? inside(x + n) : 0;
+  const ptrdiff_t before = first < last ? first - x : n, after = first < last ? x + n - last : 0;
+  const auto put_outside = [&](ptrdiff_t at, ptrdiff_t count) {
+    if (count) std::memset(out + at * channels, job.spec.x_zero_point, static_cast<size_t>(count * channels));
+  };
+  put_outside(0, before);
+  if (first < last) std::memcpy(out + before * channels, row + first * channels, static_cast<size_t>((last - first) * channels));
+  put_outside(n - after, after);
+}
+
+// Transformed inputs of tiles [first, last), which lie in one row of tiles. False if there is no memory.
+bool load_run(const Job& job, size_t first, size_t last, int16_t* out, size_t step) {
+  const size_t tx = first % job.tiles_w, ty = first / job.tiles_w % job.tiles_h, image = first / job.tiles_w / job.tiles_h;
+  const size_t channels = job.spec.channels, outputs = job.form.outputs, side = job.form.side();
+  const ptrdiff_t y0 = static_cast<ptrdiff_t>(outputs * ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
+  const ptrdiff_t x0 = static_cast<ptrdiff_t>(outputs * tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
   const ptrdiff_t h = static_cast<ptrdiff_t>(job.image.h), w = static_cast<ptrdiff_t>(job.image.w);
-  const bool whole = x0 >= 0 && x0 + side <= w;
-  const uint8_t* from = job.x + image * job.image.h * job.image.w * channels;
-  const uint8_t* pixels[kMostSide * kMostSide];
-  const uint8_t** to = pixels;
-  for (ptrdiff_t iy = y0; iy < y0 + side; ++iy, to += side) {
-    if (iy < 0 || iy >= h) {
-      for (ptrdiff_t i = 0; i < side; ++i) to[i] = job.outside;
-      continue;
+  const ptrdiff_t width = static_cast<ptrdiff_t>(outputs * (last - first) + 2), height = static_cast<ptrdiff_t>(side);
+  const uint8_t* const whole = job.x + image * job.image.h * job.image.w * channels;
+  const auto row_at = [&](ptrdiff_t y) { return whole + static_cast<size_t>(y * w) * channels; };
+  const uint8_t* from = nullptr;
+  size_t row = job.image.w * channels;
+  if (y0 >= 0 && x0 >= 0 && y0 + height <= h && x0 + width <= w) {
+    from = row_at(y0) + static_cast<size_t>(x0) * channels;
+  } else {
+    row = static_cast<size_t>(width) * channels;
+    uint8_t* patch = scratch.patch.array<uint8_t>(side * row);
+    if (!patch) return false;
+    for (ptrdiff_t y = 0; y < height; ++y) {
+      const bool inside = y0 + y >= 0 && y0 + y < h;
+      copy_pixels(job, inside ? row_at(y0 + y) : nullptr, x0, width, patch + static_cast<size_t>(y) * row);
     }
-    for (ptrdiff_t i = 0; i < side; ++i) {
-      const bool inside = whole || (x0 + i >= 0 && x0 + i < w);
-      to[i] = inside ? from + static_cast<size_t>(iy * w + x0 + i) * channels : job.outside;
-    }
+    from = patch;
   }
-  job.form.input(pixels, channels, job.spec.x_zero_point, out, step);
+  for (; first < last; ++first, from += outputs * channels, out += channels) {
+    job.form.input(from, row, channels, job.spec.x_zero_point, out, step);
+  }
+  return true;
 }
 
 // One panel of outputs of tiles [first, last), which lie in one row of tiles, from sums that start at tile `base`.
@@ -124,8 +144,19 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   int32_t* sums = scratch.sums.array<int32_t>(products * (job.at_once * kPanel + 16));
   int32_t* acc = scratch.acc.array<int32_t>(job.form.outputs * job.form.outputs * job.at_once * kPanel);
   if (!input || !weights || !sums || !acc) return false;
-  if (*prepared != block) {
-    for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
+  // run(first, last) for the tiles of each row.
+  const auto each_run = [&](const auto& run) {
+    bool done = true;
+    for (size_t t = first; t < last && done;) {
+      const size_t row_end = (t / job.tiles_w + 1) * job.tiles_w, to = row_end < last ? row_end : last;
+      done = run(t, to);
+      t = to;
+    }
+    return done;
+  };
+  if (*prepared != block &&
+      !each_run([&](size_t t, size_t to) { return load_run(job, t, to, input + (t - first) * channels, step); })) {
+    return false;
   }
   *prepared = block;
   const int32_t zero[kPanel] = {};
@@ -145,11 +176,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
       product.b = u + i * weights_step;
       isa()->dense.any.multiply(product, sums + i * sums_step, kPanel);
     }
-    for (size_t t = first; t < last;) {
-      const size_t row_end = (t / job.tiles_w + 1) * job.tiles_w, to = row_end < last ? row_end : last;
+    each_run([&](size_t t, size_t to) {
       store_run(job, stages, panel, t, to, first, sums, sums_step, acc);
-      t = to;
-    }
+      return true;
+    });
   }
   return true;
 }
@@ -171,11 +201,9 @@ bool Winograd::fits(const ConvSpec& spec) {
 
 bool Winograd::prepare(const ConvSpec& spec) {
   const WinogradKernels& kernels = *isa()->dense.winograd;
-  form_ = weights_bytes_of(spec, kernels.four) <= kFourBytes && is_proven(spec, kernels.four) ? &kernels.four : &kernels.two;
-  if (!is_proven(spec, *form_)) return false;
-  uint8_t* outside = outside_.array<uint8_t>(spec.channels);
-  if (!outside) return false;
-  std::memset(outside, spec.x_zero_point, spec.channels);
+  const bool is_four = weights_bytes_of(spec, kernels.four) <= kFourBytes && is_proven(spec, kernels.four);
+  if (!is_four && !is_proven(spec, kernels.two)) return false;
+  form_ = is_four ? &kernels.four : &kernels.two;
   const size_t bytes = weights_bytes_of(spec, *form_), panels = divide_up(spec.outputs, kPanel);
   if (bytes > kKeptBytes) return true;
   int16_t* kept = static_cast<int16_t*>(kept_.reserve(bytes));
@@ -202,7 +230,7 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const size_t finer = wanted < by_threads ? wanted : by_threads;
   const size_t at_once = divide_up(tiles, blocks > finer ? blocks : finer), made = divide_up(tiles, at_once);
   const size_t parts = divide_up(wanted, made), panels = columns.panels();
-  Job job = {spec, form, columns, stages, image, x, static_cast<const uint8_t*>(outside_.data()),
+  Job job = {spec, form, columns, stages, image, x,
              static_cast<const int16_t*>(kept_.data()), y, q, r, out_h, out_w,
              tiles_h, tiles_w, tiles, at_once, parts < panels ? parts : panels};
   run_queue(parallel, made * job.panel_blocks, work, &job);

@@ -46,9 +46,9 @@ struct WinogradForm {
   // where there are many: reading them, several times as large as the packed ones, from memory would take longer.
   void (*weights)(const int8_t* packed, size_t tap_stride, size_t channels, int16_t* out, size_t step);
 
-  // One tile: pixels[side * y + x] points at channel 0. out[products, `step` apart][channels], s16; channels is a
-  // multiple of 16. Position (1, 1) takes a multiple of x_zero_point: elsewhere the zero point cancels.
-  void (*input)(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
+  // One tile: x[side rows, `row` bytes apart][side][channels], channels a multiple of 16; out[products, `step`
+  // apart][channels], s16. Position (1, 1) takes a multiple of x_zero_point: elsewhere the zero point cancels.
+  void (*input)(const uint8_t* x, size_t row, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
 
   // Outputs of one tile and panel: sums[products, `step` apart][16] s32; acc[y * row + x * 16] = bias + Y.
   void (*output)(const int32_t* sums, size_t step, const int32_t* bias, int32_t* acc, size_t row);
@@ -64,19 +64,18 @@ class Winograd {
   // Whether a convolution of that kind may be done so; `prepare` tells whether its weights allow it.
   static bool fits(const ConvSpec& spec);
 
-  // False if it is not proven that no result overflows, or if there is no memory: then it is done directly.
+  // False if it is not proven that no result overflows: then it is done directly.
   bool prepare(const ConvSpec& spec);
 
   // As Conv::run, with the columns of the direct form, bias as it was given.
   const char* run(const ConvSpec& spec, const Columns& columns, const Stages& stages, const Image& image,
                   const uint8_t* x, void* y, const void* r, void* q, const Parallel& parallel) const;
 
-  bool ready() const { return outside_.data() != nullptr; }
+  bool ready() const { return form_ != nullptr; }
 
  private:
   const WinogradForm* form_ = nullptr;
-  Buffer outside_;  // a row of zero points
-  Buffer kept_;     // transformed weights, where they are few: [panels][products][step]
+  Buffer kept_;  // transformed weights, where they are few: [panels][products][step]
 };
 
 }  // namespace mulshift

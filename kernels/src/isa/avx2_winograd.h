@@ -10,7 +10,12 @@
 namespace mulshift {
 namespace avx2 {
 
-inline void winograd_input(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out,
+// Sixteen channels of a pixel.
+inline __m256i widened(const uint8_t* x) {
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+}
+
+inline void winograd_input(const uint8_t* pixels, size_t row, size_t channels, int32_t x_zero_point, int16_t* out,
                            size_t step) {
   const __m256i offset = _mm256_set1_epi16(static_cast<int16_t>(4 * x_zero_point));
   for (size_t ch = 0; ch < channels; ch += 16) {
@@ -19,9 +24,7 @@ inline void winograd_input(const uint8_t* const* pixels, size_t channels, int32_
     for (size_t x = 0; x < 4; ++x) {
       __m256i d[4];
 #pragma GCC unroll 4
-      for (size_t y = 0; y < 4; ++y) {
-        d[y] = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels[4 * y + x] + ch)));
-      }
+      for (size_t y = 0; y < 4; ++y) d[y] = widened(pixels + y * row + x * channels + ch);
       rows[0][x] = _mm256_sub_epi16(d[0], d[2]);
       rows[1][x] = _mm256_add_epi16(d[1], d[2]);
       rows[2][x] = _mm256_sub_epi16(d[2], d[1]);
@@ -105,7 +108,7 @@ inline void winograd_inputs(const __m256i (&d)[6], __m256i* out, size_t step) {
   out[5 * step] = _mm256_sub_epi16(e, four_times(b));
 }
 
-inline void winograd_input_four(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out,
+inline void winograd_input_four(const uint8_t* pixels, size_t row, size_t channels, int32_t x_zero_point, int16_t* out,
                                 size_t step) {
   const __m256i offset = _mm256_set1_epi16(static_cast<int16_t>(36 * x_zero_point));
   for (size_t ch = 0; ch < channels; ch += 16) {
@@ -113,9 +116,7 @@ inline void winograd_input_four(const uint8_t* const* pixels, size_t channels, i
     for (size_t x = 0; x < 6; ++x) {
       __m256i d[6];
 #pragma GCC unroll 6
-      for (size_t y = 0; y < 6; ++y) {
-        d[y] = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels[6 * y + x] + ch)));
-      }
+      for (size_t y = 0; y < 6; ++y) d[y] = widened(pixels + y * row + x * channels + ch);
       winograd_inputs(d, rows + x, 6);
     }
     for (size_t y = 0; y < 6; ++y) {
