@@ -159,23 +159,12 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
     return false;
   }
   *prepared = block;
-  const int32_t zero[kPanel] = {};
-  Product product = {};
-  product.a_stride = channels * sizeof(int16_t);
-  product.k4 = channels / 4;
-  product.columns = kPanel;
-  product.rows = count;
-  product.init = zero;
   const Stages stages = job.columns.of_group(job.stages, 0);
   const size_t begin = panels * part / job.panel_blocks, end = panels * (part + 1) / job.panel_blocks;
   for (size_t panel = begin; panel < end; ++panel) {
     const int16_t* u = job.kept ? job.kept + panel * products * weights_step : weights;
     if (!job.kept) transform_panel(job.spec, job.form, panel, weights);
-    for (size_t i = 0; i < products; ++i) {
-      product.a = input + i * step;
-      product.b = u + i * weights_step;
-      isa()->dense.any.multiply(product, sums + i * sums_step, kPanel);
-    }
+    isa()->dense.winograd->multiply({input, u, sums, step, weights_step, sums_step, products, count, channels});
     each_run([&](size_t t, size_t to) {
       store_run(job, stages, panel, t, to, first, sums, sums_step, acc);
       return true;

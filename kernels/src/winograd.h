@@ -54,9 +54,18 @@ struct WinogradForm {
   void (*output)(const int32_t* sums, size_t step, const int32_t* bias, int32_t* acc, size_t row);
 };
 
+// The products of one panel for `rows` tiles: sums[i][row][16] = a[i][row] * b[i], i < products.
+struct WinogradProducts {
+  const int16_t* a;  // [products, a_step apart][rows][channels]
+  const int16_t* b;  // [products, b_step apart], as `weights` makes them
+  int32_t* sums;     // [products, sums_step apart][rows][16]
+  size_t a_step, b_step, sums_step, products, rows, channels;
+};
+
 // `four` has fewer products, and weights that are 2.25 times as large.
 struct WinogradKernels {
   WinogradForm two, four;
+  void (*multiply)(const WinogradProducts& p);
 };
 
 class Winograd {

@@ -196,9 +196,25 @@ inline void winograd_output_four(const int32_t* sums, size_t step, const int32_t
   }
 }
 
+// `multiply` of avx2_dense.h for each, cut into tiles of registers once for all: a product is short.
+inline void winograd_multiply(const WinogradProducts& p) {
+  static constexpr int32_t kZero[kPanel] = {};
+  const size_t tiles = (p.rows + kRows - 1) / kRows, least = p.rows / tiles, larger = p.rows % tiles;
+  const size_t a_stride = p.channels * sizeof(int16_t), first = larger * (least + 1);
+  for (size_t i = 0; i < p.products; ++i) {
+    const char* const a = reinterpret_cast<const char*>(p.a + i * p.a_step);
+    int32_t* const sums = p.sums + i * p.sums_step;
+    Tile tile = {a, a_stride, reinterpret_cast<const char*>(p.b + i * p.b_step), p.channels / 4, kZero, 0, nullptr};
+    if (larger) kAccumulate<StepS16, false>[least](tile, larger, sums, kPanel);
+    tile.a = a + first * a_stride;
+    kAccumulate<StepS16, false>[least - 1](tile, tiles - larger, sums + first * kPanel, kPanel);
+  }
+}
+
 constexpr WinogradKernels kWinograd = {
     {2, 4, winograd_weights, winograd_input, winograd_output},
-    {4, 576, winograd_weights_four, winograd_input_four, winograd_output_four}};
+    {4, 576, winograd_weights_four, winograd_input_four, winograd_output_four},
+    winograd_multiply};
 
 }  // namespace avx2
 }  // namespace mulshift
