@@ -8,7 +8,7 @@
 namespace mulshift {
 namespace avx512 {
 
-struct ThreeStep : ThreeInOrder<V> {
+struct ThreeStep : SumsInOrder<V> {
   using Column = __m512i;
 
   static Column lay(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
@@ -42,7 +42,7 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
   return 0;
 }
 
-constexpr ThreeKernels kThree = {prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
 
 }  // namespace avx512
 }  // namespace mulshift

@@ -8,7 +8,7 @@
 namespace mulshift {
 namespace neon {
 
-struct ThreeStep : ThreeInOrder<V> {
+struct ThreeStep : SumsInOrder<V> {
   struct Column {
     int8x16_t v[4];
   };
@@ -46,7 +46,7 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
   return 0;
 }
 
-constexpr ThreeKernels kThree = {prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
 
 }  // namespace neon
 }  // namespace mulshift
