@@ -184,7 +184,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     kinds = Counter(line.split()[1] for line in plain)
     assert kinds.keys() == set(
         (
-            "conv pointwise depthwise three winograd few-rows deep requantize add mul affine table reduce max-pool "
+            "conv pointwise depthwise three five winograd few-rows deep requantize add mul affine table reduce max-pool "
             "lerp attention softmax matmul norm rotary hadamard row-quantize"
         ).split()
     )

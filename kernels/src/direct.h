@@ -23,7 +23,7 @@ struct DirectInput {
   const uint8_t* x;
   size_t h, w, step;       // step: from one column to the next
   const uint8_t* outside;  // sixteen bytes of padding
-  ptrdiff_t row, column;   // of the first window
+  ptrdiff_t row, column;   // of the first window; column <= 0
   size_t down;             // from one line of windows to the next
 };
 

@@ -16,8 +16,8 @@ namespace mulshift {
 constexpr size_t kThreeBytes = 2 * 3 * 2 * 64;  // of prepared weights of sixteen channels
 
 // Step: Column lay(a, b, c, d), a column's rows 0 to 3, or the first three, and anything; Sum sum<I>(a, b, c, w), the
-// products of three columns by weights of [kernel column][64] from I * 64 on, 128 apart; store(sum, bias, acc);
-// Bytes<END>, made from bias and Stages, which has store(sum, y) and store(sum, sum, y, y).
+// products of three columns by weights of [kernel column][64] from I * 64 on, 128 apart; two(a, b, c, d, e, f, w, sums), two
+// such sums with I = 0, of a, b, c and of d, e, f; and what SumsInOrder has.
 
 template <class Step>
 struct Three : DirectRuns<Three<Step>, Step> {
@@ -40,60 +40,87 @@ struct Three : DirectRuns<Three<Step>, Step> {
   __attribute__((always_inline)) static void run(const DirectInput& in, const int8_t* w, const DirectOutput& out, T* to,
                                                  size_t step, const Put& put) {
     constexpr size_t kLines = TWO ? 2 : 1;
-    const Column outside = Reader<TWO>::lay(in.outside, in.outside, in.outside, in.outside);
-    const size_t below = out.count * step, skip = (kLines - 1) * below;
+    const size_t below = out.count * step;
     ptrdiff_t row = in.row;
-    for (size_t line = 0; line < out.lines; line += kLines, row += static_cast<ptrdiff_t>(kLines * in.down), to += skip) {
-      Reader<TWO> reader(in, row, outside);
-      Column a = reader.next(), b = STRIDE == 1 ? reader.next() : a;
-      for (size_t count = out.count; count; --count, to += step) {
-        if (STRIDE == 2) b = reader.next();
-        const Column c = reader.next();
-        const Sum upper = Step::template sum<0>(a, b, c, w);
-        if (TWO) {
-          put(upper, Step::template sum<1>(a, b, c, w), to, to + below);
-        } else {
-          put(upper, to);
-        }
-        a = STRIDE == 1 ? b : c;
-        b = c;
+    for (size_t line = 0; line < out.lines; line += kLines, row += static_cast<ptrdiff_t>(kLines * in.down)) {
+      const DirectRow rows[] = {{in, row}, {in, row + 1}, {in, row + 2}, {in, row + 3}};
+      const bool alike = rows[0].step == rows[1].step && rows[1].step == rows[2].step && (!TWO || rows[2].step == rows[3].step);
+      if (alike) {
+        one_line<STRIDE, TWO>(Reader<TWO, true>(in, rows), w, out.count, to, step, below, put);
+      } else {
+        one_line<STRIDE, TWO>(Reader<TWO, false>(in, rows), w, out.count, to, step, below, put);
       }
+      to += kLines * below;
     }
   }
 
  private:
-  using Column = typename Step::Column;
   using Sum = typename Step::Sum;
+  using Column = typename Step::Column;
 
-  // The columns of one line.
-  template <bool TWO>
+  // The columns of a line, by turns; ALIKE: all rows have the same step.
+  template <bool TWO, bool ALIKE>
   class Reader {
    public:
-    Reader(const DirectInput& in, ptrdiff_t line, const Column& outside) : x_(in.column), w_(in.w), outside_(outside) {
-      for (size_t i = 0; i < 4; ++i) {
-        const size_t y = static_cast<size_t>(line) + i;  // wraps above the image
-        row_[i] = y < in.h ? in.x + y * in.w * in.step : in.outside;
-        step_[i] = y < in.h ? in.step : 0;
-      }
-    }
-    static Column lay(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
-      return TWO ? Step::lay(a, b, c, d) : Step::lay(a, b, c);
-    }
-    Column next() {
-      const size_t x = static_cast<size_t>(x_++);  // wraps left of the image
-      if (x >= w_) return outside_;
-      return lay(at(0, x), at(1, x), at(2, x), at(3, x));
+    Reader(const DirectInput& in, const DirectRow* rows)
+        : a_(rows[0].x), b_(rows[1].x), c_(rows[2].x), d_(rows[3].x),
+          step_a_(rows[0].step), step_b_(rows[1].step), step_c_(rows[2].step), step_d_(rows[3].step),
+          x_(in.column), w_(in.w), outside_(lay(in.outside, in.outside, in.outside, in.outside)) {}
+
+    __attribute__((always_inline)) Column next() {
+      if (static_cast<size_t>(x_++) >= w_) return outside_;  // wraps left of the image
+      const Column column = lay(a_, b_, c_, d_);
+      a_ += step_a_;
+      b_ += ALIKE ? step_a_ : step_b_;
+      c_ += ALIKE ? step_a_ : step_c_;
+      if (TWO) d_ += ALIKE ? step_a_ : step_d_;
+      return column;
     }
 
    private:
-    const uint8_t* at(size_t i, size_t x) const { return row_[i] + x * step_[i]; }
+    static Column lay(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
+      return TWO ? Step::lay(a, b, c, d) : Step::lay(a, b, c);
+    }
 
-    const uint8_t* row_[4];
-    size_t step_[4];
+    const uint8_t *a_, *b_, *c_, *d_;
+    const size_t step_a_, step_b_, step_c_, step_d_;
     ptrdiff_t x_;
     const size_t w_;
     const Column outside_;
   };
+
+  // A line of windows: two neighbours share what is read of weights. Or two lines, a window of each at a time.
+  template <size_t STRIDE, bool TWO, class Reader, class T, class Put>
+  __attribute__((always_inline)) static void one_line(Reader reader, const int8_t* w, size_t count, T* to, size_t step,
+                                                      size_t below, const Put& put) {
+    Column a = reader.next(), b = STRIDE == 1 ? reader.next() : a;
+    if (TWO) {
+      for (; count; --count, to += step) {
+        const Column c = reader.next();
+        const Sum upper = Step::template sum<0>(a, b, c, w), lower = Step::template sum<1>(a, b, c, w);
+        put(upper, lower, to, to + below);
+        a = b;
+        b = c;
+      }
+      return;
+    }
+    for (; count > 1; count -= 2, to += 2 * step) {
+      if (STRIDE == 2) b = reader.next();
+      const Column c = reader.next(), d = reader.next(), e = STRIDE == 2 ? reader.next() : d;
+      Sum sums[2];
+      if (STRIDE == 1) {
+        Step::two(a, b, c, b, c, d, w, sums);
+      } else {
+        Step::two(a, b, c, c, d, e, w, sums);
+      }
+      put(sums[0], sums[1], to, to + step);
+      a = STRIDE == 1 ? c : e;
+      b = d;
+    }
+    if (!count) return;
+    if (STRIDE == 2) b = reader.next();
+    put(Step::template sum<0>(a, b, reader.next(), w), to);
+  }
 };
 
 }  // namespace mulshift

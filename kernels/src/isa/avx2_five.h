@@ -1,10 +1,10 @@
-// Depthwise 5x5 on AVX2, where sums of a few products fit 16 bits.
+// Depthwise 5x5 on AVX2, where sums of a dozen products fit 16 bits.
 //
 // A column of six rows is three registers, of rows (0, 3), (1, 4), (2, 5): sixteen channels of two rows each. vpmaddubsw
-// multiplies a register by two weights of a channel: of rows 0 and 3, 1 and 4, or of the middle row alone, for the upper
-// line of windows and for the lower one. Two of these slots fit 16 bits as long as no two weights of one sign leave 128. Every
-// GROUPS-th slot adds to one sum of x - 128 times the weights: these fit where weights are 255 together. The 128 is a number
-// that each sum begins with; sums of x itself may wrap on the way. Pairs of sums are widened together.
+// multiplies a register by two weights of a channel: those of rows 0 and 3, of 1 and 4, or of the middle row alone, for the
+// upper line of windows and for the lower one. Such a slot fits 16 bits as long as its weights of one sign are within 128.
+// Even and odd slots add up to a sum each, of weights times x - 128: it fits where the weights are 255 together. The 128 is a
+// number that each sum begins with; on its way a sum may wrap. Both are widened together.
 #ifndef MULSHIFT_SRC_ISA_AVX2_FIVE_H
 #define MULSHIFT_SRC_ISA_AVX2_FIVE_H
 
@@ -14,40 +14,39 @@
 namespace mulshift {
 namespace avx2 {
 
-constexpr size_t kFiveRows = 3;                      // registers of a column
-constexpr size_t kSlots = kFiveRows * kFive;         // of a window: [kernel column][register]
-constexpr size_t kStarts = kSlots * 2 * 32;          // of the sums, after the weights
-constexpr size_t kGroups = 4;                        // at most
-constexpr size_t kFiveBytes = kStarts + kGroups * 2 * 32;  // [slot or group][upper, lower][16 channels][2 bytes]
+constexpr size_t kPairRows = 3;                       // registers of a column
+constexpr size_t kSlots = kPairRows * kFive;          // of a window: [kernel column][register]
+constexpr size_t kStarts = kSlots * 2 * 32;           // of the two sums, after the weights
+constexpr size_t kFiveBytes = kStarts + 2 * 2 * 32;   // [slot or sum][upper, lower][16 channels][2 bytes]
 
-template <size_t GROUPS>
 struct FiveStep : UnpackedSums {
-  static constexpr size_t kColumn = kFiveRows * 32;
+  static constexpr size_t kColumn = kPairRows * 32;
 
   template <bool TWO>
   static void lay(const DirectRow* rows, size_t x, size_t count, uint8_t* out) {
-    size_t step = 0;
     bool alike = true;
-    for (size_t i = 0; i < kFive + TWO; ++i) {
-      if (i) alike = alike && rows[i].step == step;
-      step = rows[i].step;
-    }
+    for (size_t i = 1; i < kFive + TWO; ++i) alike = alike && rows[i].step == rows[0].step;
     alike ? lay<TWO, true>(rows, x, count, out) : lay<TWO, false>(rows, x, count, out);
   }
 
+  // Windows beside each other share what is read of weights.
   template <size_t COUNT, size_t STRIDE, bool LOWER>
   __attribute__((always_inline)) static void sums(const uint8_t* columns, const int8_t* w, Sum* out) {
-    Groups<COUNT, STRIDE, LOWER, 0>::run(columns, w, out);
-    if constexpr (GROUPS > 2) {
-      Sum more[COUNT];
-      Groups<COUNT, STRIDE, LOWER, 2>::run(columns, w, more);
-      for (size_t i = 0; i < COUNT; ++i) {
-        for (size_t half = 0; half < 2; ++half) out[i].v[half] = _mm256_add_epi32(out[i].v[half], more[i].v[half]);
-      }
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i even[COUNT], odd[COUNT];
+    start<COUNT, STRIDE, 0>(columns, w + 32 * LOWER, even);
+    start<COUNT, STRIDE, 1>(columns, w + 32 * LOWER, odd);
+    add<COUNT, STRIDE, 2, LOWER>(columns, w, even, odd);
+    for (size_t i = 0; i < COUNT; ++i) {
+      out[i].v[0] = _mm256_madd_epi16(_mm256_unpacklo_epi16(even[i], odd[i]), ones);
+      out[i].v[1] = _mm256_madd_epi16(_mm256_unpackhi_epi16(even[i], odd[i]), ones);
     }
   }
 
  private:
+  using Weights = int8_t[kFiveBytes];
+
+  // ALIKE: all rows have the same step.
   template <bool TWO, bool ALIKE>
   static void lay(const DirectRow* rows, size_t x, size_t count, uint8_t* out) {
     const size_t steps[] = {rows[0].step, rows[1].step, rows[2].step, rows[3].step, rows[4].step, rows[5].step};
@@ -66,50 +65,26 @@ struct FiveStep : UnpackedSums {
     }
   }
 
-  // Two groups of COUNT windows.
-  template <size_t COUNT, size_t STRIDE, bool LOWER, size_t GROUP>
-  struct Groups {
-    __attribute__((always_inline)) static void run(const uint8_t* columns, const int8_t* w, Sum* out) {
-      const __m256i ones = _mm256_set1_epi16(1);
-      __m256i x[COUNT], y[COUNT];
-      start<GROUP>(columns, w, x);
-      start<GROUP + 1>(columns, w, y);
-      add<GROUP + GROUPS>(columns, w, x, y);
-      for (size_t i = 0; i < COUNT; ++i) {
-        out[i].v[0] = _mm256_madd_epi16(_mm256_unpacklo_epi16(x[i], y[i]), ones);
-        out[i].v[1] = _mm256_madd_epi16(_mm256_unpackhi_epi16(x[i], y[i]), ones);
-      }
+  template <size_t COUNT, size_t STRIDE, size_t SLOT>
+  __attribute__((always_inline)) static void start(const uint8_t* columns, const int8_t* w, __m256i* sums) {
+    const __m256i weights = read(w + 64 * SLOT), first = read(w + kStarts + 64 * SLOT);
+    for (size_t i = 0; i < COUNT; ++i) {
+      const __m256i x = read(columns + i * STRIDE * kColumn + 32 * SLOT);
+      sums[i] = _mm256_add_epi16(_mm256_maddubs_epi16(x, weights), first);
     }
-
-   private:
-    template <size_t SLOT>
-    static constexpr size_t kAt = (2 * SLOT + LOWER) * 32;
-
-    template <size_t SLOT>
-    __attribute__((always_inline)) static void start(const uint8_t* columns, const int8_t* w, __m256i* sums) {
-      const __m256i weights = read(w + kAt<SLOT>), first = read(w + kStarts + kAt<SLOT>);
-      for (size_t i = 0; i < COUNT; ++i) {
-        sums[i] = _mm256_add_epi16(_mm256_maddubs_epi16(read(columns + i * STRIDE * kColumn + 32 * SLOT), weights), first);
-      }
-    }
-    template <size_t SLOT>
-    __attribute__((always_inline)) static void add(const uint8_t* columns, const int8_t* w, __m256i* x, __m256i* y) {
-      if constexpr (SLOT < kSlots) one<SLOT>(columns, w, x);
-      if constexpr (SLOT + 1 < kSlots) one<SLOT + 1>(columns, w, y);
-      if constexpr (SLOT + GROUPS < kSlots) add<SLOT + GROUPS>(columns, w, x, y);
-    }
-    template <size_t SLOT>
-    __attribute__((always_inline)) static void one(const uint8_t* columns, const int8_t* w, __m256i* sums) {
+  }
+  template <size_t COUNT, size_t STRIDE, size_t SLOT, bool LOWER>
+  __attribute__((always_inline)) static void add(const uint8_t* columns, const int8_t* w, __m256i* even, __m256i* odd) {
+    if constexpr (SLOT < kSlots) {
       const __m256i x = read(columns + 32 * SLOT);
       if constexpr (COUNT == 2) {
-        add_two<kAt<SLOT>>(x, read(columns + STRIDE * kColumn + 32 * SLOT), w, sums[0], sums[1]);
+        add_two<64 * SLOT + 32 * LOWER>(x, read(columns + STRIDE * kColumn + 32 * SLOT), w, even[0], even[1]);
       } else {
-        add_one<kAt<SLOT>>(x, w, sums[0]);
+        add_one<64 * SLOT + 32 * LOWER>(x, w, even[0]);
       }
+      add<COUNT, STRIDE, SLOT + 1, LOWER>(columns, w, odd, even);
     }
-  };
-
-  using Weights = int8_t[kFiveBytes];
+  }
 
   // Written as instructions, in this order and with offsets in them: see ThreeBy.
   template <size_t AT>
@@ -133,18 +108,18 @@ struct FiveStep : UnpackedSums {
   }
 };
 
-// The weight of a row of a slot, 0 to 5 from the first one of the upper line.
+// The weight of row 0 to 5 from the first row of the upper line on.
 inline int8_t five_weight(const int8_t* w, size_t stride, size_t row, size_t lower, size_t kx, size_t ch) {
   const size_t ky = row - lower;  // wraps: no row of the kernel
   return ky < kFive ? w[(kFive * ky + kx) * stride + ch] : int8_t{0};
 }
 
-// Sums of groups of every `groups`-th slot. False: they do not fit.
-inline bool start_groups(size_t groups, int8_t* out) {
+// Puts what the sums begin with behind the weights. False: they do not fit.
+inline bool start_sums(int8_t* out) {
   for (size_t i = 0; i < 2 * kPanel; ++i) {  // upper, lower, channel
-    for (size_t group = 0; group < groups; ++group) {
+    for (size_t odd = 0; odd < 2; ++odd) {
       int sum = 0, magnitude = 0;
-      for (size_t slot = group; slot < kSlots; slot += groups) {
+      for (size_t slot = odd; slot < kSlots; slot += 2) {
         const int8_t* w = out + (2 * kPanel * slot + i) * 2;
         const int both = w[0] + w[1];
         if ((w[0] < 0) == (w[1] < 0) && (both < -128 || both > 128)) return false;
@@ -153,7 +128,7 @@ inline bool start_groups(size_t groups, int8_t* out) {
       }
       if (magnitude > 255) return false;
       const int16_t start = static_cast<int16_t>(-128 * sum);
-      std::memcpy(out + kStarts + (2 * kPanel * group + i) * 2, &start, sizeof(start));
+      std::memcpy(out + kStarts + (2 * kPanel * odd + i) * 2, &start, sizeof(start));
     }
   }
   return true;
@@ -162,21 +137,20 @@ inline bool start_groups(size_t groups, int8_t* out) {
 inline uint8_t prepare_five(const int8_t* w, size_t stride, int8_t* out, int32_t* bias) {
   for (size_t slot = 0; slot < kSlots; ++slot) {
     for (size_t i = 0; i < 2 * kPanel; ++i) {
-      for (size_t row = slot % kFiveRows; row < 2 * kFiveRows; row += kFiveRows) {
-        const size_t at = (2 * kPanel * slot + i) * 2 + row / kFiveRows;
-        out[at] = five_weight(w, stride, row, i / kPanel, slot / kFiveRows, i % kPanel);
+      for (size_t below = 0; below < 2; ++below) {
+        const size_t row = slot % kPairRows + below * kPairRows;
+        out[(2 * kPanel * slot + i) * 2 + below] = five_weight(w, stride, row, i / kPanel, slot / kPairRows, i % kPanel);
       }
     }
   }
-  const uint8_t way = start_groups(2, out) ? 0 : start_groups(kGroups, out) ? 1 : kNoWay;
-  if (way == kNoWay) return way;
+  if (!start_sums(out)) return kNoWay;
   for (size_t ch = 0; ch < kPanel; ++ch) {
     for (size_t tap = 0; tap < kFive * kFive; ++tap) bias[ch] += 128 * w[tap * stride + ch];
   }
-  return way;
+  return 0;
 }
 
-constexpr DirectKernels kFives = {kFiveBytes, prepare_five, {Five<FiveStep<2>>::way(), Five<FiveStep<kGroups>>::way(), {}}};
+constexpr DirectKernels kFives = {kFiveBytes, prepare_five, {Five<FiveStep>::way(), {}, {}}};
 
 }  // namespace avx2
 }  // namespace mulshift

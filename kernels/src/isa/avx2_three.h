@@ -43,6 +43,11 @@ struct ThreeBy : ThreeStep {
     return {{Half::template sum<64 * I>(a.v[0], b.v[0], c.v[0], w),
              Half::template sum<64 * I + 32>(a.v[1], b.v[1], c.v[1], w)}};
   }
+  __attribute__((always_inline)) static void two(const Column& a, const Column& b, const Column& c, const Column& d,
+                                                 const Column& e, const Column& f, const int8_t* w, Sum* s) {
+    Half::template two<0>(a.v[0], b.v[0], c.v[0], d.v[0], e.v[0], f.v[0], w, s[0].v[0], s[1].v[0]);
+    Half::template two<32>(a.v[1], b.v[1], c.v[1], d.v[1], e.v[1], f.v[1], w, s[0].v[1], s[1].v[1]);
+  }
 };
 
 struct ThreeSums {
@@ -60,6 +65,12 @@ struct ThreeSums {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "x"(_mm256_set1_epi16(1)),
           "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    s = sum<AT>(a, b, c, w);
+    t = sum<AT>(d, e, f, w);
   }
 };
 
@@ -80,6 +91,12 @@ struct ThreePairs {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "x"(_mm256_set1_epi16(1)),
           "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    s = sum<AT>(a, b, c, w);
+    t = sum<AT>(d, e, f, w);
   }
 };
 
@@ -106,6 +123,45 @@ struct ThreeAny {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "i"(AT + kFlips), "i"(AT + 128 + kFlips),
           "i"(AT + 256 + kFlips), "x"(_mm256_set1_epi16(1)), "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  // The masks and weights are read once for both.
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    __m256i u, v, m;
+    asm volatile(
+        "vmovdqu %c15(%11), %4\n\t"
+        "vpxor %4, %5, %0\n\t"
+        "vpxor %4, %8, %1\n\t"
+        "vmovdqu %c12(%11), %4\n\t"
+        "vpmaddubsw %0, %4, %0\n\t"
+        "vpmaddubsw %1, %4, %1\n\t"
+        "vmovdqu %c16(%11), %4\n\t"
+        "vpxor %4, %6, %2\n\t"
+        "vpxor %4, %9, %3\n\t"
+        "vmovdqu %c13(%11), %4\n\t"
+        "vpmaddubsw %2, %4, %2\n\t"
+        "vpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %18, %0, %0\n\t"
+        "vpmaddwd %18, %1, %1\n\t"
+        "vpmaddwd %18, %2, %2\n\t"
+        "vpmaddwd %18, %3, %3\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpaddd %3, %1, %1\n\t"
+        "vmovdqu %c17(%11), %4\n\t"
+        "vpxor %4, %7, %2\n\t"
+        "vpxor %4, %10, %3\n\t"
+        "vmovdqu %c14(%11), %4\n\t"
+        "vpmaddubsw %2, %4, %2\n\t"
+        "vpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %18, %2, %2\n\t"
+        "vpmaddwd %18, %3, %3\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpaddd %3, %1, %1"
+        : "=&x"(s), "=&x"(t), "=&x"(u), "=&x"(v), "=&x"(m)
+        : "x"(a), "x"(b), "x"(c), "x"(d), "x"(e), "x"(f), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "i"(AT + kFlips),
+          "i"(AT + 128 + kFlips), "i"(AT + 256 + kFlips), "x"(_mm256_set1_epi16(1)),
+          "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
   }
 };
 

@@ -25,6 +25,10 @@ struct ThreeStep : SumsInOrder<V> {
     add_products(s, c, _mm512_loadu_si512(w + 64 * I + 256));
     return {s};
   }
+  static void two(Column a, Column b, Column c, Column d, Column e, Column f, const int8_t* w, V* sums) {
+    sums[0] = sum<0>(a, b, c, w);
+    sums[1] = sum<0>(d, e, f, w);
+  }
 
  private:
   // Sixteen bytes, each at one place of four, zeros elsewhere.

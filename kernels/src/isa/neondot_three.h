@@ -33,6 +33,10 @@ struct ThreeStep : SumsInOrder<V> {
     }
     return s;
   }
+  static void two(const Column& a, const Column& b, const Column& c, const Column& d, const Column& e, const Column& f, const int8_t* w, V* sums) {
+    sums[0] = sum<0>(a, b, c, w);
+    sums[1] = sum<0>(d, e, f, w);
+  }
 
  private:
   static uint8x16_t centred(const uint8_t* p) { return veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80)); }
