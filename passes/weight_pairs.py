@@ -13,7 +13,7 @@ from mulshift.passes.base import Pass
 from mulshift.passes.pairs import PairInserter
 from mulshift.passes.precision import Precision
 from mulshift.passes.product_bits import ProductBits, group_axis
-from mulshift.passes.quant_rules import in_pairs, has_direct_windows
+from mulshift.passes.quant_rules import has_direct_windows, in_pairs
 from mulshift.passes.scales import on_range, reduce_range, weight_qparams
 from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import clip_initializer

@@ -44,7 +44,8 @@ struct Three : DirectRuns<Three<Step>, Step> {
     ptrdiff_t row = in.row;
     for (size_t line = 0; line < out.lines; line += kLines, row += static_cast<ptrdiff_t>(kLines * in.down)) {
       const DirectRow rows[] = {{in, row}, {in, row + 1}, {in, row + 2}, {in, row + 3}};
-      const bool alike = rows[0].step == rows[1].step && rows[1].step == rows[2].step && (!TWO || rows[2].step == rows[3].step);
+      bool alike = true;
+      for (size_t i = 1; i < 3 + TWO; ++i) alike = alike && rows[i].step == rows[0].step;
       if (alike) {
         one_line<STRIDE, TWO>(Reader<TWO, true>(in, rows), w, out.count, to, step, below, put);
       } else {

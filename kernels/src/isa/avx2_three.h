@@ -207,7 +207,9 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
 }
 
 constexpr DirectKernels kThree = {
-    kThreeBytes, prepare_three, {Three<ThreeBy<ThreeSums>>::way(), Three<ThreeBy<ThreePairs>>::way(), Three<ThreeBy<ThreeAny>>::way()}};
+    kThreeBytes,
+    prepare_three,
+    {Three<ThreeBy<ThreeSums>>::way(), Three<ThreeBy<ThreePairs>>::way(), Three<ThreeBy<ThreeAny>>::way()}};
 
 }  // namespace avx2
 }  // namespace mulshift
