@@ -251,20 +251,20 @@ def _is_affine(node: ir.Node) -> bool:
 def in_pairs(node: ir.Node, weight: Array) -> bool:
     """Whether kernels without VNNI add neighbouring products of these weights in 16 bits (vpmaddubsw).
 
-    Of depthwise convolutions 3x3 windows are, and 3x3 convolutions of all channels with stride 1 are not: Winograd does
-    them, in 32 bits.
+    Of depthwise convolutions 3x3 and 5x5 windows are, and 3x3 convolutions of all channels with stride 1 are not:
+    Winograd does them, in 32 bits.
     """
-    if node.op_type != "Conv" or is_three_by_three(node, weight):
+    if node.op_type != "Conv" or has_direct_windows(node, weight):
         return True
     window = [*(ints(node, "strides") or ()), *(ints(node, "dilations") or ())]
     winograd = weight.shape[2:] == (3, 3) and all(n == 1 for n in window) and attribute(node, "group", 1) == 1
     return weight.shape[1] > 1 and not winograd
 
 
-def is_three_by_three(node: ir.Node, weight: Array) -> bool:
-    """Whether a node is a depthwise Conv whose 3x3 windows the kernels take from the image as they are."""
+def has_direct_windows(node: ir.Node, weight: Array) -> bool:
+    """Whether a node is a depthwise Conv whose 3x3 or 5x5 windows the kernels take from the image as they are."""
     groups = attribute(node, "group", 1)
-    if node.op_type != "Conv" or weight.shape[1:] != (1, 3, 3) or not 1 < groups == weight.shape[0]:
+    if node.op_type != "Conv" or weight.shape[1:] not in ((1, 3, 3), (1, 5, 5)) or not 1 < groups == weight.shape[0]:
         return False
     strides, dilations = (ints(node, name) or (1, 1) for name in ("strides", "dilations"))
     return strides[-1] <= 2 and all(n == 1 for n in dilations)

@@ -92,23 +92,43 @@ PAIR_LIMIT = 64
 
 SUM_LIMIT = 120
 """`255 * 128 <= 32767`, less what rounding adds to a sum of six weights."""
+SLOT_LIMIT, MAGNITUDE_LIMIT = 125, 240
+"""`255 * 128 <= 32767` and `128 * 255 <= 32767`, less what rounding adds to two and to thirteen weights."""
 
 
 def reduce_range(q: QParams, weight: Array, axis: int, windows: bool = False) -> QParams:
     """Scales large enough that products of u8 and neighbouring weights add up in 16 bits; channels along `axis`.
 
-    No weight rounds beyond PAIR_LIMIT; of `windows`, [channels, 1, 3, 3] of a depthwise Conv, whose columns are all
-    added, no sum of one sign of the outer rows or the middle one beyond SUM_LIMIT.
+    No weight rounds beyond PAIR_LIMIT; of `windows`, [channels, 1, n, n] of a depthwise Conv, no sum of weights that
+    meet there beyond its limit: see `_three` and `_five`.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     least = np.abs(rows).max(axis=1, initial=0.0) / PAIR_LIMIT
     if windows:
-        least = _sums(weight.astype(np.float64)) / SUM_LIMIT
+        least = (_three if weight.shape[2] == 3 else _five)(weight[:, 0].astype(np.float64))
     return QParams(np.maximum(q.scale, least.astype(np.float32)), q.zero_point, q.spec)
 
 
-def _sums(windows: Array) -> Array:
-    """[channels, 1, 3, 3] -> [channels]: the largest sum of weights of one sign, of rows 0 and 2 or of row 1."""
-    parts = (windows[:, 0, ::2], windows[:, 0, 1:2])
-    signed = [sign * part for part in parts for sign in (1, -1)]
-    return np.asarray(np.max([np.maximum(part, 0).sum(axis=(1, 2)) for part in signed], axis=0))
+def _three(windows: Array) -> Array:
+    """[channels, 3, 3] -> [channels]: scales for sums of one sign, of rows 0 and 2 or of row 1, within SUM_LIMIT."""
+    parts = (windows[:, ::2], windows[:, 1:2])
+    return np.asarray(np.max([_one_sign(part, (1, 2)) for part in parts], axis=0) / SUM_LIMIT)
+
+
+def _five(windows: Array) -> Array:
+    """[channels, 5, 5] -> [channels]: scales for what `kernels/src/isa/avx2_five.h` adds in 16 bits.
+
+    Of six rows of a column, 0 and 3, 1 and 4, 2 and 5 are a slot each; the window is the upper five or the lower five.
+    Sums of one sign of a slot stay within SLOT_LIMIT, magnitudes of every second one within MAGNITUDE_LIMIT.
+    """
+    both = [np.pad(windows, ((0, 0), (lower, 1 - lower), (0, 0))) for lower in (0, 1)]
+    slots = np.stack(both, axis=1).reshape(len(windows), 2, 2, 3, 5).transpose(0, 1, 4, 3, 2).reshape(-1, 2, 15, 2)
+    magnitudes = np.abs(slots).sum(axis=3)
+    groups = np.maximum(magnitudes[:, :, ::2].sum(axis=2), magnitudes[:, :, 1::2].sum(axis=2))
+    pairs = _one_sign(slots, 3).max(axis=(1, 2))
+    return np.asarray(np.maximum(pairs / SLOT_LIMIT, groups.max(axis=1) / MAGNITUDE_LIMIT))
+
+
+def _one_sign(weights: Array, axes: int | tuple[int, ...]) -> Array:
+    """The larger sum along `axes` of the weights of one sign."""
+    return np.asarray(np.maximum(np.maximum(weights, 0).sum(axis=axes), np.maximum(-weights, 0).sum(axis=axes)))

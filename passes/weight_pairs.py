@@ -13,7 +13,7 @@ from mulshift.passes.base import Pass
 from mulshift.passes.pairs import PairInserter
 from mulshift.passes.precision import Precision
 from mulshift.passes.product_bits import ProductBits, group_axis
-from mulshift.passes.quant_rules import in_pairs, is_three_by_three
+from mulshift.passes.quant_rules import has_direct_windows, in_pairs
 from mulshift.passes.scales import on_range, reduce_range, weight_qparams
 from mulshift.passes.sparsity.pattern import sparsity_of
 from mulshift.passes.twins import clip_initializer
@@ -59,7 +59,7 @@ class WeightPairs:
         groups = self._groups(node, array.shape, axis, wanted)
         q = weight_qparams(array, axis, wanted.weights, self.method, *_bias_of(node), groups)
         reduced = self.reduce_range and wanted.weights == 8 and in_pairs(node, array)
-        q = reduce_range(q, array, axis, is_three_by_three(node, array)) if reduced else q
+        q = reduce_range(q, array, axis, has_direct_windows(node, array)) if reduced else q
         fitted, name = on_range(array, q), str(value.name)
         if fitted is not array:
             value = clip_initializer(self.pairs.graph, value, fitted)

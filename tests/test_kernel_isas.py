@@ -30,7 +30,7 @@ THREAD = ["-fsanitize=thread"]
 TRAP = ["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
 """Undefined behaviour stops the program, without a library that a static one lacks."""
 EMULATED = ["-DMULSHIFT_EMULATED", "-Wno-psabi", "-Wno-uninitialized"]
-SEED, FEW, MANY = 21, 400, 1500
+SEED, FEW, MANY = 52, 400, 1500
 """Of `SEED`, the first few cases are of every kind and way."""
 WAYS = ("low", "high", "any")
 
@@ -184,8 +184,8 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
     kinds = Counter(line.split()[1] for line in plain)
     assert kinds.keys() == set(
         (
-            "conv pointwise depthwise three winograd few-rows deep requantize add mul affine table reduce max-pool "
-            "lerp attention softmax matmul norm rotary hadamard row-quantize"
+            "conv pointwise depthwise three five winograd few-rows deep requantize add mul affine table reduce "
+            "max-pool lerp attention softmax matmul norm rotary hadamard row-quantize"
         ).split()
     )
     text = "\n".join(plain)

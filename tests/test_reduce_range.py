@@ -82,6 +82,28 @@ def test_columns_of_depthwise_windows_add_up_in_16_bits() -> None:
     assert w[5, 1, 1] == 120 and (q.scale >= fine.scale).all()
 
 
+@pytest.mark.parametrize("sign", [0, 1, -1])
+def test_slots_of_windows_of_five_rows_add_up_in_16_bits(sign: int) -> None:
+    """As the kernel puts rows of a column beside each other, for the upper and the lower of two windows."""
+    windows = random((64, 1, 5, 5), 6)
+    windows = sign * np.abs(windows) if sign else windows
+    windows[5], windows[5, 0, 2, 2] = 0, 1
+    fine = weight_qparams(windows, 0, 8, "max")
+    q = reduce_range(fine, windows, 0, windows=True)
+    w = np.rint(windows / q.scale.reshape(-1, 1, 1, 1)).astype(int)[:, 0]
+    for lower in (0, 1):
+        magnitudes = np.zeros((2, 64), int)
+        for slot in range(15):
+            column, row = divmod(slot, 3)
+            meet = [w[:, r - lower, column] for r in (row, row + 3) if 0 <= r - lower < 5]
+            for one_sign in (1, -1):
+                assert int(sum(np.maximum(one_sign * v, 0) for v in meet).max()) <= 128
+            magnitudes[slot % 2] += sum(np.abs(v) for v in meet)
+        assert int(magnitudes.max()) <= 255
+    assert (np.abs(w).max(axis=(1, 2)) > 16).all()
+    assert w[5, 2, 2] == 125 and (q.scale >= fine.scale).all()
+
+
 TRANSPOSED = """
 g (float[N, 8, 6, 6] x) => (float[N, 4, 6, 6] y)
 {

@@ -38,7 +38,7 @@ struct Job {
   const Image& image;
   const uint8_t* x;
   const int16_t* weights;
-  const ThreeWindows& three;
+  const DirectWindows& direct;
   void *y, *q;
   const void* r;
   size_t out_h, out_w, row_blocks, panel_blocks;  // a task takes a part of an image's output rows and of its panels
@@ -138,13 +138,15 @@ bool run_task(const Job& job, size_t task) {
   const uint8_t* x = job.x + image * job.image.h * job.image.w * channels;
   const Epilogue epilogue = {&job.stages, job.y, job.r, job.q, channels};
   const size_t part = task / job.panel_blocks % job.row_blocks, panel_part = task % job.panel_blocks;
-  const size_t first = job.out_h * part / job.row_blocks, last = job.out_h * (part + 1) / job.row_blocks;
+  // Even rows, which direct windows take two by two.
+  const size_t first = job.out_h * part / job.row_blocks / 2 * 2;
+  const size_t last = part + 1 < job.row_blocks ? job.out_h * (part + 1) / job.row_blocks / 2 * 2 : job.out_h;
   const size_t panels = (channels + kPanel - 1) / kPanel;
   const size_t begin = panels * panel_part / job.panel_blocks, end = panels * (panel_part + 1) / job.panel_blocks;
-  const ThreePart three = {job.image, x, epilogue, job.out_w, first, last, image * job.out_h * job.out_w};
+  const DirectPart direct = {job.image, x, epilogue, job.out_w, first, last, image * job.out_h * job.out_w};
   for (size_t channel = begin * kPanel; channel < end * kPanel; channel += kPanel) {
-    if (job.three.has(channel)) {
-      if (!job.three.run(job.spec, three, channel)) return false;
+    if (job.direct.has(channel)) {
+      if (!job.direct.run(job.spec, direct, channel)) return false;
       continue;
     }
     Laid laid(job, x, channel, columns, reinterpret_cast<ptrdiff_t*>(offsets + pairs), room);
@@ -185,8 +187,10 @@ const char* Depthwise::prepare(const ConvSpec& spec, const ColumnInputs& columns
   ColumnInputs one_group = columns;
   one_group.groups = 1;
   if (const char* error = columns_.prepare(one_group, Held::raw, sums, &w)) return error;
-  if (ThreeWindows::fits(spec_) && !three_.prepare(spec_, columns_.of_group({}, 0).bias)) return "out of memory";
-  if (three_.has(spec_.outputs - kPanel)) return nullptr;
+  if (!direct_.prepare(spec_, columns_.of_group({}, 0).bias)) return "out of memory";
+  bool rest = false;
+  for (size_t channel = 0; channel < spec_.outputs; channel += kPanel) rest = rest || !direct_.has(channel);
+  if (!rest) return nullptr;
   const Window& v = spec_.window;
   const size_t pairs = pairs_of(v);
   int16_t* out = weights_.array<int16_t>(columns_.panels() * pairs * kPairs);
@@ -218,7 +222,7 @@ const char* Depthwise::run(const Stages& stages, const Image& image, const uint8
              image,
              x,
              static_cast<const int16_t*>(weights_.data()),
-             three_,
+             direct_,
              y,
              q,
              r,

@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "conv.h"
-#include "three.h"
+#include "direct.h"
 
 namespace mulshift {
 
@@ -36,7 +36,7 @@ struct DepthwiseKernels {
   void (*multiply_to_bytes)(const int16_t* columns, const size_t* offsets, size_t pairs, size_t step, size_t count,
                             const int16_t* w, const Stages& stages, uint8_t* y, size_t y_stride);
 
-  const ThreeKernels* three = nullptr;  // 3x3 windows of whole panels; null where there is none
+  const DirectKernels *three = nullptr, *five = nullptr;  // windows of 3x3, 5x5; null where there is none
 };
 
 class Depthwise {
@@ -52,7 +52,7 @@ class Depthwise {
   ConvSpec spec_;
   Columns columns_;
   Buffer weights_;
-  ThreeWindows three_;
+  DirectWindows direct_;
 };
 
 template <class V>

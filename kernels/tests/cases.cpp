@@ -21,12 +21,12 @@ struct Kind {
 };
 
 const Kind kinds[] = {
-    {"conv", 5, convolution},      {"pointwise", 4, pointwise}, {"depthwise", 3, depthwise}, {"three", 4, three},
-    {"winograd", 3, winograd},
-    {"few-rows", 3, few_rows},     {"deep", 1, deep},           {"requantize", 3, requantize}, {"add", 3, add},
-    {"mul", 2, mul},               {"affine", 2, affine},       {"table", 1, table},         {"reduce", 2, reduce},
-    {"max-pool", 2, max_pool},     {"lerp", 1, lerp},           {"attention", 4, attention}, {"softmax", 3, softmax},
-    {"matmul", 2, matmul},         {"norm", 2, norm},         {"row-quantize", 1, row_quantize}, {"rotary", 2, rotary},       {"hadamard", 3, hadamard},
+    {"conv", 5, convolution}, {"pointwise", 4, pointwise}, {"depthwise", 3, depthwise}, {"three", 4, three},
+    {"five", 4, five}, {"winograd", 3, winograd}, {"few-rows", 3, few_rows}, {"deep", 1, deep},
+    {"requantize", 3, requantize}, {"add", 3, add}, {"mul", 2, mul}, {"affine", 2, affine},
+    {"table", 1, table}, {"reduce", 2, reduce}, {"max-pool", 2, max_pool}, {"lerp", 1, lerp},
+    {"attention", 4, attention}, {"softmax", 3, softmax}, {"matmul", 2, matmul}, {"norm", 2, norm},
+    {"row-quantize", 1, row_quantize}, {"rotary", 2, rotary}, {"hadamard", 3, hadamard},
 };
 
 const Kind& draw_kind() {

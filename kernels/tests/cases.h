@@ -10,6 +10,7 @@ void convolution();
 void pointwise();
 void depthwise();
 void three();
+void five();
 void winograd();
 void few_rows();
 void deep();

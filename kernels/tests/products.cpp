@@ -76,6 +76,8 @@ int8_t weight(int kind) {
       return static_cast<int8_t>(draw(-8, 7));  // times the multiplier of a block
     case 4:
       return static_cast<int8_t>(one_in(1000) ? draw(-128, 127) : pick({-32, 0, 32}));
+    case 10:
+      return static_cast<int8_t>(one_in(12) ? pick({-128, -64, 64, 127}) : 0);  // as much as few sums in 16 bits take
     default:
       return static_cast<int8_t>(pick({-128, -127, 0, 127}));
   }
@@ -160,7 +162,7 @@ void draw_weights(Case* c) {
   const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
   c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
   const bool low = c->image.h * c->image.w <= 5 && one_in(2);
-  const int kind = low ? draw(5, 8) : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
+  const int kind = low ? draw(5, 8) : c->depthwise && one_in(5) ? 10 : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
   if (!c->depthwise) c->packing = packing_of(s, kind);
   const bool is_sparse = !c->depthwise && kind < 6 && one_in(3);
   if (is_sparse) c->packing = {c->packing.bits, 0, pick({Zeros::of_columns, Zeros::of_panels})};
@@ -384,6 +386,9 @@ void run(Case* c) {
   const size_t w = positions(c->image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);
   const size_t count = c->image.count * h * w * s.outputs;
   c->x = elements(Type::u8, c->image.count * c->image.h * c->image.w * s.groups * s.channels);
+  if (c->depthwise && one_in(6)) {
+    for (auto& x : c->x) x = static_cast<char>(pick({0, 255}));
+  }
   if (c->stages.add) c->r = elements(c->add.r_type, count);
   const int32_t *b = c->accumulate ? nullptr : c->b.data(), *shift = c->accumulate ? nullptr : c->c.data();
   const ColumnInputs inputs = {s.outputs, s.groups, c->bias.data(), b, shift, c->b.size() == 1, s.x_zero_point,
@@ -425,20 +430,23 @@ void depthwise() {
   run(&c);
 }
 
-// 3x3 windows of whole panels, and some channels more.
-void three() {
+// Windows of three.h and five.h: whole panels, and some channels more.
+void direct(size_t kernel) {
   Case c;
   c.depthwise = true;
   Window& v = c.spec.window;
-  v.h = v.w = 3;
+  v.h = v.w = kernel;
   v.stride_h = size(1, one_in(6) ? 4 : 2);
   v.stride_w = one_in(6) ? size(1, 2) : v.stride_h < 3 ? v.stride_h : 1;
   draw_pads(&v, one_in(8));
   draw_image(&c, one_in(8) ? 40 : 14);
+  if (one_in(12)) c.image.w += 50 * size(1, 3);
   c.spec.outputs = c.spec.groups = 16 * size(1, 4) + (one_in(3) ? size(1, 15) : 0);
   c.spec.channels = 1;
   run(&c);
 }
+void three() { direct(3); }
+void five() { direct(5); }
 
 void winograd() {
   Case c;

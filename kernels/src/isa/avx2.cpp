@@ -3,6 +3,7 @@
 #include "../isa.h"
 #include "../simd/avx2.h"
 #include "avx2_dense.h"
+#include "avx2_five.h"
 #include "avx2_small.h"
 #include "avx2_sparse.h"
 #include "avx2_three.h"
@@ -33,7 +34,7 @@ const DenseKernels dense = {avx2::kDense,
                             avx2::kFewSparse<8>,
                             avx2::kFewSparse<4>};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
-                                    DepthwiseKernel<V>::multiply_to_bytes, &avx2::kThree};
+                                    DepthwiseKernel<V>::multiply_to_bytes, &avx2::kThree, &avx2::kFives};
 const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 
 }  // namespace

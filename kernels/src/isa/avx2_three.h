@@ -8,19 +8,15 @@
 #define MULSHIFT_SRC_ISA_AVX2_THREE_H
 
 #include "../three.h"
-#include "avx2_dense.h"
+#include "avx2_direct.h"
 
 namespace mulshift {
 namespace avx2 {
 
 constexpr size_t kFlips = kThreeBytes / 2;  // of ThreeAny, after its weights
 
-// Channels 0 to 3 and 8 to 11 in one register, the others in the second: as the unpacking instructions leave them.
-struct ThreeStep {
-  struct Column {
-    __m256i v[2];
-  };
-  using Sum = Column;
+struct ThreeStep : UnpackedSums {
+  using Column = Sum;
   using Weights = int8_t[kThreeBytes];
 
   static Column lay(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
@@ -31,59 +27,8 @@ struct ThreeStep {
                                           13, 13, 14, 14, 15, 15);
     return lay(pairs(twice(a), twice(c)), _mm256_shuffle_epi8(twice(b), each));
   }
-  static void store(const Sum& s, const int32_t* bias, int32_t* p) {
-    write(p, _mm256_add_epi32(_mm256_permute2x128_si256(s.v[0], s.v[1], 0x20), read(bias)));
-    write(p + 8, _mm256_add_epi32(_mm256_permute2x128_si256(s.v[0], s.v[1], 0x31), read(bias + 8)));
-  }
-
-  // The first stage. Packing the two registers puts the channels in order. (sum + bias) * b + half is sum * b + offset
-  // modulo 2^32, and fits.
-  template <End END>
-  struct Bytes {
-    static constexpr Way kWay = END == kEndHigh ? Way::high : Way::low;
-    const V bias;
-    const Scaling<V, kWay> scaling;
-    const V offset;
-    const V::Bytes clamp;
-
-    Bytes(const int32_t* bias_, const Stages& s)
-        : bias(load(bias_)),
-          scaling(load(s.b), load(s.shift), s.ways->left),
-          offset(bias * scaling.b + scaling.half),
-          clamp(s.first.zero_point, s.first.low, s.first.high) {}
-
-    void store(const Sum& x, uint8_t* p) const {
-      const __m256i h = words(x);
-      const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-      const __m128i low = _mm256_castsi256_si128(clamp.low), high = _mm256_castsi256_si128(clamp.high);
-      x86::write128(p, END == kEndFull ? bytes : _mm_min_epu8(_mm_max_epu8(bytes, low), high));
-    }
-    void store(const Sum& x, const Sum& y, uint8_t* p, uint8_t* q) const {
-      const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi16(words(x), words(y)), 0xd8);
-      const __m256i clamped =
-          END == kEndFull ? both : _mm256_min_epu8(_mm256_max_epu8(both, clamp.low), clamp.high);
-      x86::write128(p, _mm256_castsi256_si128(clamped));
-      x86::write128(q, _mm256_extracti128_si256(clamped, 1));
-    }
-
-   private:
-    static V load(const int32_t* p) {
-      const __m256i low = read(p), high = read(p + 8);
-      return {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
-    }
-    __m256i words(const Sum& sum) const {
-      const V x = {sum.v[0], sum.v[1]};
-      const V scaled = kWay == Way::low ? (x * scaling.b + offset).shift_right(scaling.shift) : scaling(x + bias);
-      const __m256i h = _mm256_packs_epi32(scaled.lo, scaled.hi);
-      return END == kEndFull ? h : _mm256_adds_epi16(h, clamp.zero_point);
-    }
-  };
 
  private:
-  static __m256i twice(const uint8_t* p) { return _mm256_broadcastsi128_si256(read128(p)); }
-  static __m256i pairs(__m256i x, __m256i y) {
-    return _mm256_blend_epi32(_mm256_unpacklo_epi8(x, y), _mm256_unpackhi_epi8(x, y), 0xf0);
-  }
   static Column lay(__m256i outer, __m256i inner) {
     return {{_mm256_unpacklo_epi16(outer, inner), _mm256_unpackhi_epi16(outer, inner)}};
   }
@@ -97,6 +42,11 @@ struct ThreeBy : ThreeStep {
   static Sum sum(const Column& a, const Column& b, const Column& c, const int8_t* w) {
     return {{Half::template sum<64 * I>(a.v[0], b.v[0], c.v[0], w),
              Half::template sum<64 * I + 32>(a.v[1], b.v[1], c.v[1], w)}};
+  }
+  __attribute__((always_inline)) static void two(const Column& a, const Column& b, const Column& c, const Column& d,
+                                                 const Column& e, const Column& f, const int8_t* w, Sum* s) {
+    Half::template two<0>(a.v[0], b.v[0], c.v[0], d.v[0], e.v[0], f.v[0], w, s[0].v[0], s[1].v[0]);
+    Half::template two<32>(a.v[1], b.v[1], c.v[1], d.v[1], e.v[1], f.v[1], w, s[0].v[1], s[1].v[1]);
   }
 };
 
@@ -115,6 +65,12 @@ struct ThreeSums {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "x"(_mm256_set1_epi16(1)),
           "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    s = sum<AT>(a, b, c, w);
+    t = sum<AT>(d, e, f, w);
   }
 };
 
@@ -135,6 +91,12 @@ struct ThreePairs {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "x"(_mm256_set1_epi16(1)),
           "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    s = sum<AT>(a, b, c, w);
+    t = sum<AT>(d, e, f, w);
   }
 };
 
@@ -161,6 +123,45 @@ struct ThreeAny {
         : "x"(a), "x"(b), "x"(c), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "i"(AT + kFlips), "i"(AT + 128 + kFlips),
           "i"(AT + 256 + kFlips), "x"(_mm256_set1_epi16(1)), "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
     return s;
+  }
+  // The masks and weights are read once for both.
+  template <size_t AT>
+  __attribute__((always_inline)) static void two(__m256i a, __m256i b, __m256i c, __m256i d, __m256i e, __m256i f,
+                                                 const int8_t* w, __m256i& s, __m256i& t) {
+    __m256i u, v, m;
+    asm volatile(
+        "vmovdqu %c15(%11), %4\n\t"
+        "vpxor %4, %5, %0\n\t"
+        "vpxor %4, %8, %1\n\t"
+        "vmovdqu %c12(%11), %4\n\t"
+        "vpmaddubsw %0, %4, %0\n\t"
+        "vpmaddubsw %1, %4, %1\n\t"
+        "vmovdqu %c16(%11), %4\n\t"
+        "vpxor %4, %6, %2\n\t"
+        "vpxor %4, %9, %3\n\t"
+        "vmovdqu %c13(%11), %4\n\t"
+        "vpmaddubsw %2, %4, %2\n\t"
+        "vpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %18, %0, %0\n\t"
+        "vpmaddwd %18, %1, %1\n\t"
+        "vpmaddwd %18, %2, %2\n\t"
+        "vpmaddwd %18, %3, %3\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpaddd %3, %1, %1\n\t"
+        "vmovdqu %c17(%11), %4\n\t"
+        "vpxor %4, %7, %2\n\t"
+        "vpxor %4, %10, %3\n\t"
+        "vmovdqu %c14(%11), %4\n\t"
+        "vpmaddubsw %2, %4, %2\n\t"
+        "vpmaddubsw %3, %4, %3\n\t"
+        "vpmaddwd %18, %2, %2\n\t"
+        "vpmaddwd %18, %3, %3\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpaddd %3, %1, %1"
+        : "=&x"(s), "=&x"(t), "=&x"(u), "=&x"(v), "=&x"(m)
+        : "x"(a), "x"(b), "x"(c), "x"(d), "x"(e), "x"(f), "r"(w), "i"(AT), "i"(AT + 128), "i"(AT + 256), "i"(AT + kFlips),
+          "i"(AT + 128 + kFlips), "i"(AT + 256 + kFlips), "x"(_mm256_set1_epi16(1)),
+          "m"(*reinterpret_cast<const ThreeStep::Weights*>(w)));
   }
 };
 
@@ -205,8 +206,10 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
   return 2;
 }
 
-constexpr ThreeKernels kThree = {
-    prepare_three, {Three<ThreeBy<ThreeSums>>::way(), Three<ThreeBy<ThreePairs>>::way(), Three<ThreeBy<ThreeAny>>::way()}};
+constexpr DirectKernels kThree = {
+    kThreeBytes,
+    prepare_three,
+    {Three<ThreeBy<ThreeSums>>::way(), Three<ThreeBy<ThreePairs>>::way(), Three<ThreeBy<ThreeAny>>::way()}};
 
 }  // namespace avx2
 }  // namespace mulshift

@@ -8,7 +8,7 @@
 namespace mulshift {
 namespace avx512 {
 
-struct ThreeStep : ThreeInOrder<V> {
+struct ThreeStep : SumsInOrder<V> {
   using Column = __m512i;
 
   static Column lay(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
@@ -24,6 +24,10 @@ struct ThreeStep : ThreeInOrder<V> {
     add_products(s, b, _mm512_loadu_si512(w + 64 * I + 128));
     add_products(s, c, _mm512_loadu_si512(w + 64 * I + 256));
     return {s};
+  }
+  static void two(Column a, Column b, Column c, Column d, Column e, Column f, const int8_t* w, V* sums) {
+    sums[0] = sum<0>(a, b, c, w);
+    sums[1] = sum<0>(d, e, f, w);
   }
 
  private:
@@ -42,7 +46,7 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
   return 0;
 }
 
-constexpr ThreeKernels kThree = {prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
 
 }  // namespace avx512
 }  // namespace mulshift

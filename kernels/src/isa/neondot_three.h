@@ -8,7 +8,7 @@
 namespace mulshift {
 namespace neon {
 
-struct ThreeStep : ThreeInOrder<V> {
+struct ThreeStep : SumsInOrder<V> {
   struct Column {
     int8x16_t v[4];
   };
@@ -33,6 +33,10 @@ struct ThreeStep : ThreeInOrder<V> {
     }
     return s;
   }
+  static void two(const Column& a, const Column& b, const Column& c, const Column& d, const Column& e, const Column& f, const int8_t* w, V* sums) {
+    sums[0] = sum<0>(a, b, c, w);
+    sums[1] = sum<0>(d, e, f, w);
+  }
 
  private:
   static uint8x16_t centred(const uint8_t* p) { return veorq_u8(vld1q_u8(p), vdupq_n_u8(0x80)); }
@@ -46,7 +50,7 @@ inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_
   return 0;
 }
 
-constexpr ThreeKernels kThree = {prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
 
 }  // namespace neon
 }  // namespace mulshift
