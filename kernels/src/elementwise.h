@@ -59,11 +59,22 @@ struct AffineSpec {
   Output out;
 };
 
+// What Affine is where w is one 2^k and bias and zx are 0: y = clamp(((x * b + 2^(c-1)) >> c) + z), 17 <= c <= 46, of s16,
+// with 32-bit products. b = high * 2^16 + low, and 2^(c-1) has no bits below 2^16:
+//
+//   (x * b + 2^(c-1)) >> c = (x * high + ((x * low) >> 16) + half) >> shift       shift = c - 16, half = 2^(shift-1)
+//
+// Operands: x, high, low, half, shift. |x * low| < 2^31; |x * high| + 2^15 + half < 2^31.
+struct ScaleSpec {
+  Output out;
+};
+
 struct ElementwiseKernels {
   void (*requantize)(const RequantizeSpec& spec, const Rows& rows);
   void (*add)(const AddSpec& spec, const Rows& rows);
   void (*mul)(const MulSpec& spec, const Rows& rows);
   void (*affine)(const AffineSpec& spec, const Rows& rows);
+  void (*scale)(const ScaleSpec& spec, const Rows& rows);
 };
 
 // The same in 64-bit scalars, for every legal zero point and clamp.
@@ -108,6 +119,14 @@ class Elementwise {
     const auto acc = [=](V x, V w, V bias) { return (x - zx) * w + bias; };
     const Any x(rows, 0, spec.x_type);
     scaled(spec, rows, acc, Words(rows, 3), Words(rows, 4), x, Words(rows, 1), Words(rows, 2));
+  }
+
+  static void scale(const ScaleSpec& spec, const Rows& rows) {
+    const V sixteen = V::set1(16);
+    const auto f = [=](V high, V low, V half, V shift, V x) {
+      return (x * high + (x * low).shift_right(sixteen) + half).shift_right(shift);
+    };
+    rounded(rows, spec.out, f, Words(rows, 1), Words(rows, 2), Words(rows, 3), Words(rows, 4), Typed<int16_t>(rows, 0));
   }
 
  private:
