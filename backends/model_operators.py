@@ -5,12 +5,15 @@ Field numbers are those of onnx.proto; weights are skipped by their length.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-Data: TypeAlias = bytes | mmap.mmap
+if TYPE_CHECKING:
+    import mmap
+
+    Data: TypeAlias = bytes | mmap.mmap
+
 Field: TypeAlias = tuple[int, int, int]
 """Number, first byte, end."""
 
@@ -39,30 +42,43 @@ def operators_of(model: str | Path | bytes, domain: str) -> frozenset[str]:
         ValueError: these are no protobuf messages.
         OSError: the file cannot be read.
     """
+    return frozenset(name for where, name in nodes_of(model) if where == domain)
+
+
+def nodes_of(model: str | Path | bytes) -> frozenset[tuple[str, str]]:
+    """Domains and types of all nodes, as `operators_of`."""
     if isinstance(model, bytes):
-        return frozenset(_types(model, "model", 0, len(model), domain))
+        return frozenset(nodes_in(model, "model", 0, len(model)))
+    import mmap
+
     with Path(model).open("rb") as file:
         if not file.seek(0, 2):
             return frozenset()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return frozenset(_types(data, "model", 0, len(data), domain))
+            return frozenset(nodes_in(data, "model", 0, len(data)))
 
 
-def _types(data: Data, message: str, start: int, end: int, domain: str, depth: int = 0) -> Iterator[str]:
+def types_in(data: Data, message: str, start: int, end: int, domain: str) -> Iterator[str]:
+    """The types of the nodes of a domain in one message, a row of WITHIN; some more than once."""
+    return (name for where, name in nodes_in(data, message, start, end) if where == domain)
+
+
+def nodes_in(data: Data, message: str, start: int, end: int, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Domain and type of each node."""
     if depth > DEPTH:
         raise ValueError(f"more than {DEPTH} messages within each other")
     here: dict[int, bytes] = {}
-    for number, first, last in _fields(data, start, end):
+    for number, first, last in fields(data, start, end):
         within = WITHIN[message].get(number)
         if within:
-            yield from _types(data, within, first, last, domain, depth + 1)
+            yield from nodes_in(data, within, first, last, depth + 1)
         elif message == "node" and number in (OP_TYPE, DOMAIN):
             here[number] = data[first:last]
-    if here.get(DOMAIN) == domain.encode():
-        yield here.get(OP_TYPE, b"").decode()
+    if message == "node":
+        yield here.get(DOMAIN, b"").decode(), here.get(OP_TYPE, b"").decode()
 
 
-def _fields(data: Data, start: int, end: int) -> Iterator[Field]:
+def fields(data: Data, start: int, end: int) -> Iterator[Field]:
     """Those with a length; the others are skipped."""
     while start < end:
         tag, start = _varint(data, start, end)

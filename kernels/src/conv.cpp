@@ -13,7 +13,7 @@ namespace mulshift {
 
 namespace {
 
-constexpr size_t kExpandedBytes = 192 * 1024;  // of a task's weights: within the second-level cache
+constexpr size_t kExpandedBytes = 256 * 1024;  // of a task's weights: within the second-level cache
 constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
 constexpr size_t kPartBytes = 32 * 1024;       // of one panel's part: about the first-level cache
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
@@ -386,10 +386,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   const bool is_changed = is_changed_later(stages);
   const Stages stored = is_changed ? before_change(stages) : stages;
   const Epilogue epilogue = epilogue_of(job, stored, group);
-  const size_t blocks = divide_up(m1 - m0, most);
+  const size_t tiles = divide_up(m1 - m0, dense.rows), blocks = divide_up(m1 - m0, most);
   for (size_t i = 0; i < blocks; ++i) {
-    const size_t first = m0 + part(m1 - m0, blocks, i);
-    product.rows = m0 + part(m1 - m0, blocks, i + 1) - first;
+    const size_t first = m0 + part(tiles, blocks, i) * dense.rows, last = m0 + part(tiles, blocks, i + 1) * dense.rows;
+    product.rows = (last < m1 ? last : m1) - first;
     product.a = block;
     if (job.is_direct()) {
       product.a = job.x + first * spec.channels;
@@ -473,7 +473,7 @@ const char* Conv::prepare_bytes(const ConvSpec& spec, const ColumnInputs& column
 
 const char* Conv::run(const Stages& stages, const Image& image, const uint8_t* x, void* y, const void* r, void* q,
                       const Parallel& parallel, const int32_t* k) const {
-  if (winograd_.ready()) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
+  if (winograd_.pays(image, spec_.window)) return winograd_.run(spec_, columns_, stages, image, x, y, r, q, parallel);
   const Window& v = spec_.window;
   const size_t out_h = positions(image.h, v.h, v.stride_h, v.pad_top, v.pad_bottom, v.dilation_h);
   const size_t out_w = positions(image.w, v.w, v.stride_w, v.pad_left, v.pad_right, v.dilation_w);

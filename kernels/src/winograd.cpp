@@ -11,42 +11,24 @@ namespace mulshift {
 
 namespace {
 
-constexpr size_t kProducts = 16;            // of one tile, channel and column
-constexpr size_t kInputBytes = 448 * 1024;  // of a block's transformed inputs: about the second-level cache
-constexpr size_t kKeptBytes = 256 * 1024;   // of transformed weights: more are transformed in every call
-constexpr size_t kLeastTiles = 24;          // of a block: each transforms all weights
+constexpr size_t kInputBytes = 512 * 1024;  // of a block's transformed inputs: about the second-level cache
+constexpr size_t kKeptBytes = 320 * 1024;   // of transformed weights: more are transformed in every call
+constexpr size_t kPart = 128;               // channels whose weights are transformed at a time
+constexpr size_t kLeastTiles = 16;          // of a block: each transforms all weights
+constexpr int64_t kMostOutput = 1 << 25;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
-int weight(const ConvSpec& spec, size_t tap, size_t channel, size_t n) {
-  const size_t k = tap * spec.channels + channel;
-  return spec.bytes()[((n / kPanel * spec.k4() + k / 4) * kPanel + n % kPanel) * 4 + k % 4];
-}
-
-// 2G g (2G)' of one channel and column.
-void transform(const ConvSpec& spec, size_t channel, size_t n, int* u) {
-  int rows[4][3];
-  for (size_t x = 0; x < 3; ++x) {
-    const int g0 = weight(spec, x, channel, n), g1 = weight(spec, 3 + x, channel, n), g2 = weight(spec, 6 + x, channel, n);
-    rows[0][x] = 2 * g0;
-    rows[1][x] = g0 + g1 + g2;
-    rows[2][x] = g0 - g1 + g2;
-    rows[3][x] = 2 * g2;
+// The greatest |output| of a column: all x - x_zero_point at one end where w is above 0, at the other where it is below.
+int64_t farthest(const ConvSpec& spec, size_t n) {
+  const int8_t* w = spec.bytes() + (n / kPanel * spec.k4() * kPanel + n % kPanel) * 4;
+  int64_t above = 0, below = 0;
+  for (size_t k = 0; k < spec.k4(); ++k, w += 4 * kPanel) {
+    for (size_t i = 0; i < 4; ++i) (w[i] > 0 ? above : below) += w[i];
   }
-  for (size_t y = 0; y < 4; ++y) {
-    const int* g = rows[y];
-    u[4 * y] = 2 * g[0];
-    u[4 * y + 1] = g[0] + g[1] + g[2];
-    u[4 * y + 2] = g[0] - g[1] + g[2];
-    u[4 * y + 3] = 2 * g[2];
-  }
-}
-
-// The largest sum that may meet in one output of a column: every product at its greatest.
-bool is_proven(const int64_t (&magnitudes)[kProducts]) {
-  int64_t sum = 0;
-  for (const int64_t m : magnitudes) sum += m * 1020;
-  return sum < int64_t{1} << 31;
+  const int64_t high = 255 - spec.x_zero_point, low = -spec.x_zero_point;
+  const int64_t most = above * high + below * low, least = above * low + below * high;
+  return most > -least ? most : -least;
 }
 
 struct Job {
@@ -70,24 +52,30 @@ thread_local Scratch scratch;
 
 size_t weights_step_of(size_t channels) { return channels * kPanel + 32; }
 
-void transform_panel(const ConvSpec& spec, size_t panel, int16_t* out) {
-  const int8_t* packed = spec.bytes() + panel * spec.k4() * kPanel * 4;
-  isa()->dense.winograd->weights(packed, spec.channels * kPanel, spec.channels, out, weights_step_of(spec.channels));
+// Weights of a panel, of `count` channels from `first` on.
+void transform_panel(const ConvSpec& spec, size_t panel, size_t first, size_t count, int16_t* out, size_t step) {
+  const int8_t* packed = spec.bytes() + (panel * spec.k4() * 4 + first) * kPanel;
+  isa()->dense.winograd->weights(packed, spec.channels * kPanel, count, out, step);
 }
 
 void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
   const size_t tx = tile % job.tiles_w, ty = tile / job.tiles_w % job.tiles_h, image = tile / job.tiles_w / job.tiles_h;
   const size_t channels = job.spec.channels;
-  const ptrdiff_t y0 = static_cast<ptrdiff_t>(2 * ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
-  const ptrdiff_t x0 = static_cast<ptrdiff_t>(2 * tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
+  const ptrdiff_t y0 = static_cast<ptrdiff_t>(kOutputs * ty) - static_cast<ptrdiff_t>(job.spec.window.pad_top);
+  const ptrdiff_t x0 = static_cast<ptrdiff_t>(kOutputs * tx) - static_cast<ptrdiff_t>(job.spec.window.pad_left);
   const ptrdiff_t h = static_cast<ptrdiff_t>(job.image.h), w = static_cast<ptrdiff_t>(job.image.w);
-  const bool whole = y0 >= 0 && x0 >= 0 && y0 + 4 <= h && x0 + 4 <= w;
+  constexpr ptrdiff_t side = kSide;
+  const bool whole = y0 >= 0 && x0 >= 0 && y0 + side <= h && x0 + side <= w;
   const uint8_t* from = job.x + image * job.image.h * job.image.w * channels;
   const uint8_t* pixels[kProducts];
-  for (ptrdiff_t i = 0; i < static_cast<ptrdiff_t>(kProducts); ++i) {
-    const ptrdiff_t iy = y0 + i / 4, ix = x0 + i % 4;
-    const bool inside = whole || (iy >= 0 && ix >= 0 && iy < h && ix < w);
-    pixels[i] = inside ? from + static_cast<size_t>(iy * w + ix) * channels : job.outside;
+  for (ptrdiff_t y = 0; y < side; ++y) {
+    const uint8_t** line = pixels + y * side;
+    if (!whole && (y0 + y < 0 || y0 + y >= h)) {
+      for (ptrdiff_t x = 0; x < side; ++x) line[x] = job.outside;
+      continue;
+    }
+    const uint8_t* at = from + ((y0 + y) * w + x0) * static_cast<ptrdiff_t>(channels);
+    for (ptrdiff_t x = 0; x < side; ++x, at += channels) line[x] = whole || (x0 + x >= 0 && x0 + x < w) ? at : job.outside;
   }
   isa()->dense.winograd->input(pixels, channels, job.spec.x_zero_point, out, step);
 }
@@ -96,18 +84,18 @@ void load_tile(const Job& job, size_t tile, int16_t* out, size_t step) {
 void store_run(const Job& job, const Stages& stages, size_t panel, size_t first, size_t last, size_t base,
                const int32_t* sums, size_t step, int32_t* acc) {
   const size_t tx = first % job.tiles_w, row = first / job.tiles_w, ty = row % job.tiles_h, image = row / job.tiles_h;
-  const size_t length = 2 * (last - first), column = panel * kPanel;
+  const size_t length = kOutputs * (last - first), column = panel * kPanel, line = length * kPanel;
   for (size_t t = first; t < last; ++t) {
-    int32_t* const at = acc + 2 * (t - first) * kPanel;
-    int32_t* const four[4] = {at, at + kPanel, at + length * kPanel, at + (length + 1) * kPanel};
-    isa()->dense.winograd->output(sums + (t - base) * kPanel, step, kPanel, stages.bias + column, four);
+    int32_t* const at = acc + kOutputs * (t - first) * kPanel;
+    int32_t* const lines[kOutputs] = {at, at + line, at + 2 * line, at + 3 * line};
+    isa()->dense.winograd->output(sums + (t - base) * kPanel, step, kPanel, stages.bias + column, lines);
   }
   const Epilogue epilogue = {&stages, job.y, job.r, job.q, job.spec.outputs};
   const size_t left = job.spec.outputs - column, columns = left < kPanel ? left : kPanel;
-  const size_t x0 = 2 * tx, count = job.out_w - x0 < length ? job.out_w - x0 : length;
-  for (size_t i = 0; i < 2 && 2 * ty + i < job.out_h; ++i) {
-    const size_t at = (image * job.out_h + 2 * ty + i) * job.out_w + x0;
-    isa()->dense.finish(epilogue, acc + i * length * kPanel, kPanel, count, at, column, columns);
+  const size_t x0 = kOutputs * tx, y0 = kOutputs * ty, count = job.out_w - x0 < length ? job.out_w - x0 : length;
+  for (size_t i = 0; i < kOutputs && y0 + i < job.out_h; ++i) {
+    const size_t at = (image * job.out_h + y0 + i) * job.out_w + x0;
+    isa()->dense.finish(epilogue, acc + i * line, kPanel, count, at, column, columns);
   }
 }
 
@@ -115,34 +103,33 @@ void store_run(const Job& job, const Stages& stages, size_t panel, size_t first,
 bool run_task(const Job& job, size_t task, size_t* prepared) {
   const size_t block = task / job.panel_blocks, part = task % job.panel_blocks, panels = job.columns.panels();
   const size_t first = block * job.at_once, last = first + job.at_once < job.tiles ? first + job.at_once : job.tiles;
-  // The sixteen products lie a cache line more than their size apart: at a power of two they would share cache sets.
+  // The 36 products lie a cache line more than their size apart: at a power of two they would share cache sets.
   const size_t count = last - first, channels = job.spec.channels, step = count * channels + 32;
-  const size_t weights_step = weights_step_of(channels), sums_step = count * kPanel + 16;
+  const size_t part_channels = job.kept || channels < kPart ? channels : kPart;
+  const size_t weights_step = weights_step_of(part_channels), sums_step = count * kPanel + 16;
   int16_t* input = scratch.input.array<int16_t>(kProducts * (job.at_once * channels + 32));
   int16_t* weights = scratch.weights.array<int16_t>(kProducts * weights_step);
   int32_t* sums = scratch.sums.array<int32_t>(kProducts * (job.at_once * kPanel + 16));
-  int32_t* acc = scratch.acc.array<int32_t>(4 * job.at_once * kPanel);
+  int32_t* acc = scratch.acc.array<int32_t>(kOutputs * kOutputs * job.at_once * kPanel);
   if (!input || !weights || !sums || !acc) return false;
   if (*prepared != block) {
     for (size_t t = first; t < last; ++t) load_tile(job, t, input + (t - first) * channels, step);
   }
   *prepared = block;
-  const int32_t zero[kPanel] = {};
-  Product product = {};
-  product.a_stride = channels * sizeof(int16_t);
-  product.k4 = channels / 4;
-  product.columns = kPanel;
-  product.rows = count;
-  product.init = zero;
+  WinogradProducts products = {input, weights, sums, step, weights_step, sums_step, channels, channels, count};
   const Stages stages = job.columns.of_group(job.stages, 0);
   const size_t begin = panels * part / job.panel_blocks, end = panels * (part + 1) / job.panel_blocks;
   for (size_t panel = begin; panel < end; ++panel) {
-    const int16_t* u = job.kept ? job.kept + panel * kProducts * weights_step : weights;
-    if (!job.kept) transform_panel(job.spec, panel, weights);
-    for (size_t i = 0; i < kProducts; ++i) {
-      product.a = input + i * step;
-      product.b = u + i * weights_step;
-      isa()->dense.any.multiply(product, sums + i * sums_step, kPanel);
+    for (size_t ch = 0; ch < channels; ch += part_channels) {
+      const size_t now = channels - ch < part_channels ? channels - ch : part_channels;
+      if (job.kept) {
+        products.weights = job.kept + panel * kProducts * weights_step;
+      } else {
+        transform_panel(job.spec, panel, ch, now, weights, weights_step);
+      }
+      products.input = input + ch;
+      products.channels = now;
+      isa()->dense.winograd->multiply(products, ch == 0);
     }
     for (size_t t = first; t < last;) {
       const size_t row_end = (t / job.tiles_w + 1) * job.tiles_w, to = row_end < last ? row_end : last;
@@ -170,17 +157,8 @@ bool Winograd::fits(const ConvSpec& spec) {
 
 bool Winograd::prepare(const ConvSpec& spec) {
   const size_t channels = spec.channels;
-  const auto magnitudes_fit = [&](size_t n) {
-    int64_t magnitudes[kProducts] = {};
-    for (size_t ch = 0; ch < channels; ++ch) {
-      int u[kProducts];
-      transform(spec, ch, n, u);
-      for (size_t i = 0; i < kProducts; ++i) magnitudes[i] += u[i] < 0 ? -u[i] : u[i];
-    }
-    return is_proven(magnitudes);
-  };
   for (size_t n = 0; n < spec.outputs; ++n) {
-    if (!magnitudes_fit(n)) return false;
+    if (farthest(spec, n) >= kMostOutput) return false;
   }
   uint8_t* outside = outside_.array<uint8_t>(channels);
   if (!outside) return false;
@@ -188,8 +166,15 @@ bool Winograd::prepare(const ConvSpec& spec) {
   const size_t panels = divide_up(spec.outputs, kPanel), of_panel = kProducts * weights_step_of(channels);
   if (panels * of_panel * sizeof(int16_t) > kKeptBytes) return true;
   int16_t* kept = kept_.array<int16_t>(panels * of_panel);
-  for (size_t panel = 0; kept && panel < panels; ++panel) transform_panel(spec, panel, kept + panel * of_panel);
+  for (size_t panel = 0; kept && panel < panels; ++panel) {
+    transform_panel(spec, panel, 0, channels, kept + panel * of_panel, weights_step_of(channels));
+  }
   return true;
+}
+
+bool Winograd::pays(const Image& image, const Window& v) const {
+  const size_t h = positions(image.h, 3, 1, v.pad_top, v.pad_bottom, 1), w = positions(image.w, 3, 1, v.pad_left, v.pad_right, 1);
+  return outside_.data() && kProducts * divide_up(h, kOutputs) * divide_up(w, kOutputs) < 9 * h * w;
 }
 
 const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const Stages& stages, const Image& image,
@@ -197,7 +182,7 @@ const char* Winograd::run(const ConvSpec& spec, const Columns& columns, const St
   const Window& v = spec.window;
   const size_t out_h = positions(image.h, 3, 1, v.pad_top, v.pad_bottom, 1);
   const size_t out_w = positions(image.w, 3, 1, v.pad_left, v.pad_right, 1);
-  const size_t tiles_h = divide_up(out_h, 2), tiles_w = divide_up(out_w, 2), tiles = image.count * tiles_h * tiles_w;
+  const size_t tiles_h = divide_up(out_h, kOutputs), tiles_w = divide_up(out_w, kOutputs), tiles = image.count * tiles_h * tiles_w;
   if (!tiles) return nullptr;
   const size_t fit = kInputBytes / (kProducts * spec.channels * sizeof(int16_t));
   const size_t most = fit < kLeastTiles ? kLeastTiles : fit, blocks = divide_up(tiles, most);

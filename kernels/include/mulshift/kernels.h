@@ -37,6 +37,9 @@ MULSHIFT_API const char* mulshift_runnable_isa(size_t i);
  * begins with. ONNX Runtime takes memory and time for each in every session. `names` must stay valid until the next call. */
 MULSHIFT_API void mulshift_register_only(const char* names);
 
+/* 1 if the library has the operator of that name, else 0. */
+MULSHIFT_API int32_t mulshift_has_operator(const char* name);
+
 /* y[i][j] = clamp(((acc[i][j] * b[j] + 2^(c[j]-1)) >> c[j]) + zero_point, qmin, qmax), rounding half up, once.
  *
  * acc, y: [rows][channels], row-major; y may be acc itself.  b, c: [channels], 0 <= b < 2^31, 2 <= c <= 62.

@@ -61,11 +61,8 @@ struct Operator {
 };
 
 // All operators: operators.cpp.
-struct Operators {
-  const Operator* rows;
-  size_t count;
-};
-Operators operators();
+size_t operator_count();
+const Operator& operator_at(size_t i);
 
 }  // namespace ort
 }  // namespace mulshift

@@ -63,26 +63,13 @@ const Operator rows[] = {
     {"Table", make_table, 2, {kSmall, kSmall}, 1, {as_input(1)}, infer_same},
 };
 
-}  // namespace
-
-namespace {
-
 constexpr size_t kCount = sizeof(rows) / sizeof(rows[0]);
 
-struct All {
-  Operator rows[kCount + kProducts];
-  All() : rows{} {
-    for (size_t i = 0; i < kCount; ++i) rows[i] = mulshift::ort::rows[i];
-    for (size_t i = 0; i < kProducts; ++i) rows[kCount + i] = products[i];
-  }
-};
-
 }  // namespace
 
-Operators operators() {
-  static const All all;
-  return {all.rows, kCount + kProducts};
-}
+size_t operator_count() { return kCount + kProducts; }
+
+const Operator& operator_at(size_t i) { return i < kCount ? rows[i] : products[i - kCount]; }
 
 }  // namespace ort
 }  // namespace mulshift

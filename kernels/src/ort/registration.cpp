@@ -178,9 +178,8 @@ struct Library {
 
 Status* add_operators(Library& library) {
   size_t used = 0;
-  const Operators all = operators();
-  for (size_t r = 0; r < all.count; ++r) {
-    const Operator& row = all.rows[r];
+  for (size_t r = 0; r < operator_count(); ++r) {
+    const Operator& row = operator_at(r);
     if (!is_wanted(library.names, row.name)) continue;
     for (size_t n = 0; n < combinations(row); ++n) {
       Entry& entry = library.entries[used++];
@@ -209,9 +208,10 @@ void drop(Library* library) {
 
 Status* make_library(const void* api, const char* names, Library** made) {
   const size_t length = names ? std::strlen(names) + 1 : 0;
-  const Operators all = operators();
   size_t count = 0;
-  for (size_t r = 0; r < all.count; ++r) count += is_wanted(names, all.rows[r].name) ? combinations(all.rows[r]) : 0;
+  for (size_t r = 0; r < operator_count(); ++r) {
+    if (is_wanted(names, operator_at(r).name)) count += combinations(operator_at(r));
+  }
   char* copy = names ? new (std::nothrow) char[length] : nullptr;
   Library* library = new (std::nothrow) Library{api, copy, nullptr, new (std::nothrow) Entry[count], nullptr};
   if (!library || !library->entries || (names && !copy)) {
@@ -251,6 +251,13 @@ int minor_version(const ApiBase* base) {
 }  // namespace mulshift
 
 extern "C" void mulshift_register_only(const char* names) { mulshift::ort::names_wanted = names; }
+
+extern "C" int32_t mulshift_has_operator(const char* name) {
+  for (size_t i = 0; i < mulshift::ort::operator_count(); ++i) {
+    if (!std::strcmp(mulshift::ort::operator_at(i).name, name)) return 1;
+  }
+  return 0;
+}
 
 extern "C" MULSHIFT_API mulshift::ort::Status* RegisterCustomOps(mulshift::ort::SessionOptions* options,
                                                                  const mulshift::ort::ApiBase* base) {
