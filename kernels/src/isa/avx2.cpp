@@ -37,7 +37,7 @@ const DenseKernels dense = {avx2::kDense,
                             avx2::kOfCall};
 const DepthwiseKernels depthwise = {DepthwiseKernel<V>::interleave, DepthwiseKernel<V>::multiply,
                                     DepthwiseKernel<V>::multiply_to_bytes, &avx2::kThree};
-const TableKernels table = {table_bytes<V>, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
+const TableKernels table = {table_bytes<V>, table_words<V>, Table<V>::wide_bytes, Table<V>::wide_words};
 
 const SoftmaxKernels softmax = {avx2::ByteWeights::run, Softmax<V>::powers, Softmax<V>::scale, Softmax<V>::divide};
 
