@@ -66,6 +66,7 @@ struct AffineSpec {
 //
 // Operands: x, high, low, half, shift. |x * low| < 2^31; |x * high| + 2^15 + half < 2^31.
 struct ScaleSpec {
+  static constexpr Way way = Way::low;  // in 32 bits
   Output out;
 };
 
@@ -123,7 +124,7 @@ class Elementwise {
 
   static void scale(const ScaleSpec& spec, const Rows& rows) {
     const V sixteen = V::set1(16);
-    const auto f = [=](V high, V low, V half, V shift, V x) {
+    const auto f = [=](V high, V low, V half, V shift, V x) __attribute__((always_inline)) {
       return (x * high + (x * low).shift_right(sixteen) + half).shift_right(shift);
     };
     bool by_columns = rows.n >= kLanes && rows.varies[0] && spec.out.type == Type::u8;
@@ -148,7 +149,7 @@ class Elementwise {
       const size_t next = r + 1 < rows.rows;  // else the same row twice
       const int16_t *x0 = x + r * stride, *x1 = x0 + next * stride;
       uint8_t *y0 = y + r * n, *y1 = y0 + next * n;
-      const auto some = [&](size_t i) {
+      const auto some = [=](size_t i) __attribute__((always_inline)) {
         const V h = V::load(high + i), l = V::load(low + i), a = V::load(half + i), c = V::load(shift + i);
         clamp.store(f(h, l, a, c, V::load(x0 + i)), f(h, l, a, c, V::load(x1 + i)), y0 + i, y1 + i);
       };
