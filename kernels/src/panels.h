@@ -11,12 +11,13 @@
 
 namespace mulshift {
 
+constexpr size_t kPreparedRows = 16;  // fewer do not win back what preparing takes: the time of about eight
 constexpr size_t kRowSlack = 64;  // elements that load_row may write past a row
 
 // How to multiply that many rows by it.
 inline const Dense& dense_of_call(const DenseKernels& kernels, size_t rows) {
   if (rows <= kFewRows && kernels.few.multiply) return kernels.few;
-  return kernels.of_call.multiply ? kernels.of_call : kernels.any;
+  return rows >= kPreparedRows && kernels.of_call.multiply ? kernels.of_call : kernels.any;
 }
 
 inline size_t whole_panels(size_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
