@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from mulshift import kernels
 from mulshift.backends.model_bodies import without_bodies
 from mulshift.backends.model_operators import nodes_of
+
+if TYPE_CHECKING:
+    from pathlib import Path  # itself half a megabyte of modules
 
 DOMAIN = "mulshift"
 SMALL = 2**20
@@ -64,7 +67,7 @@ def session(model: str | Path | bytes, threads: int | None = None, options: Any 
             made = ort.InferenceSession(short, options, providers=["CPUExecutionProvider"])
             made._model_bytes = None  # kept to go on with other providers; there are none
             return made
-    source = str(model) if isinstance(model, Path) else model
+    source = model if isinstance(model, bytes) else os.fspath(model)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except refusals as e:
@@ -79,8 +82,10 @@ def _without_bodies(model: str | Path | bytes) -> bytes | None:
     if isinstance(model, bytes):
         data = model if len(model) <= SMALL else b""
     else:
-        path = Path(model)
-        data = path.read_bytes() if path.is_file() and path.stat().st_size <= SMALL else b""
+        data = b""
+        if os.path.isfile(model) and os.path.getsize(model) <= SMALL:
+            with open(model, "rb") as file:
+                data = file.read()
     if not data or EXTERNAL in data:
         return None
     try:

@@ -6,11 +6,11 @@ Field numbers are those of onnx.proto; weights are skipped by their length.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import mmap
+    from pathlib import Path
 
     Data: TypeAlias = bytes | mmap.mmap
 
@@ -51,7 +51,7 @@ def nodes_of(model: str | Path | bytes) -> frozenset[tuple[str, str]]:
         return frozenset(nodes_in(model, "model", 0, len(model)))
     import mmap
 
-    with Path(model).open("rb") as file:
+    with open(model, "rb") as file:
         if not file.seek(0, 2):
             return frozenset()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -1,10 +1,10 @@
 """Networks whose speed is measured: real weights where the fixtures have them, else published shapes, random weights.
 
 MobileNetV2 and ResNet-50 (arXiv:1801.04381, arXiv:1512.03385) carry seeded random weights, normally distributed as
-networks of their kind start from (He et al., arXiv:1502.01852, by fan-out); their accuracy is not measured. On AVX2 speed depends on how
-many weights are large beside the largest of their channel (docs/decisions/0003-avx2.md). Of trained networks fewer are than
-of normal noise: 94 % of EfficientNet-Lite0's pairs of steps add up in 16 bits after ...-reduce-range, 85 % of such noise, hardly
-any of the uniform noise that torch starts from.
+networks of their kind start from (He et al., arXiv:1502.01852, by fan-out); their accuracy is not measured. On AVX2
+speed depends on how many weights are large beside the largest of their channel (docs/decisions/0003-avx2.md). After the
+recipes ...-reduce-range 94 % of EfficientNet-Lite0's pairs of steps add up in 16 bits, 85 % of normal noise's, and
+hardly any of those of the uniform noise that torch starts from, which no trained network resembles.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mulshift.kernels.requantizing import requantize as requantize
 
 ABI_VERSION = 1
@@ -47,19 +49,26 @@ def library_path() -> Path:
     Raises:
         FileNotFoundError: it was not built; the message says how to.
     """
-    path = _expected_path()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the kernel library is not built; run 'pip install -e .' in the checkout")
-    return path
+    from pathlib import Path  # half a megabyte of modules, which a session does without
+
+    return Path(_built_path())
 
 
 def is_built() -> bool:
     """Whether the shared library is there."""
-    return _expected_path().is_file()
+    return os.path.isfile(_expected_path())
 
 
-def _expected_path() -> Path:
-    return Path(__file__).resolve().parent / f"mulshift_kernels{_SUFFIX.get(sys.platform, '.so')}"
+def _expected_path() -> str:
+    folder = os.path.dirname(os.path.realpath(__file__))
+    return os.path.join(folder, f"mulshift_kernels{_SUFFIX.get(sys.platform, '.so')}")
+
+
+def _built_path() -> str:
+    path = _expected_path()
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: the kernel library is not built; run 'pip install -e .' in the checkout")
+    return path
 
 
 def register(options: Any, operators: Iterable[str] | None = None) -> None:
@@ -76,7 +85,7 @@ def register(options: Any, operators: Iterable[str] | None = None) -> None:
     names = None if operators is None else "".join(f",{name}" for name in sorted(operators)).encode() + b","
     library.mulshift_register_only(names)
     try:
-        options.register_custom_ops_library(str(library_path()))
+        options.register_custom_ops_library(_built_path())
     finally:
         library.mulshift_register_only(None)
 
@@ -107,12 +116,12 @@ def instruction_sets() -> list[str]:
 @functools.cache
 def opened() -> ctypes.CDLL:
     """The library, the types of its arguments declared; those of its kernels by who calls them."""
-    library = ctypes.CDLL(str(library_path()))
+    library = ctypes.CDLL(_built_path())
     library.mulshift_abi_version.restype = ctypes.c_int32
     library.mulshift_abi_version.argtypes = []
     found = library.mulshift_abi_version()
     if found != ABI_VERSION:
-        raise ImportError(f"{library_path()}: ABI version {found}, expected {ABI_VERSION}; reinstall mulshift")
+        raise ImportError(f"{_built_path()}: ABI version {found}, expected {ABI_VERSION}; reinstall mulshift")
     library.mulshift_isa.restype = library.mulshift_runnable_isa.restype = ctypes.c_char_p
     library.mulshift_isa.argtypes, library.mulshift_runnable_isa.argtypes = [], [ctypes.c_size_t]
     library.mulshift_register_only.restype, library.mulshift_register_only.argtypes = None, [ctypes.c_char_p]

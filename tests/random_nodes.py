@@ -225,6 +225,21 @@ def _max_pool(rng: Rng) -> Node:
     return Node("MaxPoolNhwc", a, {}, sized)
 
 
+def boxes(rng: Rng, dtype: Any, rank: int) -> dict[str, Any]:
+    """Attributes of SlicePad; now and then nothing is left of an axis."""
+    a: dict[str, Any] = {"starts": rng.integers(0, 4, rank).tolist(), "steps": rng.integers(1, 4, rank).tolist()}
+    a["ends"] = [int(pick(rng, [2**31 - 1, rng.integers(0, 10)])) for _ in range(rank)]
+    a |= {name: (rng.integers(0, 4, rank) * rng.integers(0, 2, rank)).tolist() for name in ("before", "after")}
+    return a | {"value": draw_zero_point(rng, dtype)}
+
+
+def _slice_pad(rng: Rng) -> Node:
+    dtype, rank = pick(rng, [U8, S8]), int(rng.integers(1, 5))
+    return Node(
+        "SlicePad", boxes(rng, dtype, rank), {}, lambda r: {0: integers(r, dtype, r.integers(1, 9, rank).tolist())}
+    )
+
+
 ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "Add": _add,
     "Affine": _affine,
@@ -237,6 +252,7 @@ ELEMENTWISE: dict[str, Callable[[Rng], Node]] = {
     "Requantize": _requantize,
     "RmsNorm": _norm("RmsNorm"),
     "RotaryEmbedding": _rotary,
+    "SlicePad": _slice_pad,
     "Table": _table,
 }
 

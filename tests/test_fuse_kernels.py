@@ -54,6 +54,38 @@ BETWEEN: dict[str, tuple[str, dict[str, Array], int, list[str]]] = {
         ["Slice", "Requantize"],
     ),
     "slice, all axes": ("m = Slice(a, from, to)", {"from": np.zeros(2, int), "to": np.array([1, 5])}, 5, ["Slice"]),
+    "each second pixel, more channels": (
+        "s = Slice(a, i, to, h, two) t = Slice(s, i, to, v, two) m = Pad(t, by)",
+        {"i": np.array([0]), "to": np.array([2**63 - 1]), "h": np.array([2]), "v": np.array([-1]), "two": np.array([2])}
+        | {"by": np.array([0, 4, 0, 0, 0, 4, 0, 0])},
+        16,
+        ["SlicePad"],
+    ),
+    "slice of a slice": (
+        "s = Slice(a, i, to, h, two) t = Slice(s, one, six, h, two) m = Slice(t, one, six)",
+        {"i": np.array([1]), "to": np.array([8]), "h": np.array([2]), "two": np.array([2])}
+        | {"one": np.array([0]), "six": np.array([6])},
+        8,
+        ["Slice", "Requantize", "SlicePad"],
+    ),
+    "slice read twice": (
+        "s = Slice(a, i, to) t = Slice(s, i, to) u = Pad(s, by) m = Concat<axis=1>(t, u)",
+        {"i": np.array([0]), "to": np.array([1]), "by": np.zeros(8, int)},
+        16,
+        ["Slice", "Slice", "Pad", "Concat"],
+    ),
+    "slice from the end": (
+        "s = Slice(a, i, to, h) m = Pad(s, by)",
+        {"i": np.array([-8]), "to": np.array([8]), "h": np.array([2]), "by": np.zeros(8, int)},
+        8,
+        ["Slice", "Pad"],
+    ),
+    "pad, reflected": (
+        's = Slice(a, i, to, h) m = Pad<mode="reflect">(s, by)',
+        {"i": np.array([1]), "to": np.array([8]), "h": np.array([2]), "by": np.array([0, 0, 1, 0, 0, 0, 0, 1])},
+        8,
+        ["Slice", "Pad"],
+    ),
     "pad": ("m = Pad(a, by)", {"by": np.array([0, 1, 2, 0, 0, 3, 0, 1])}, 12, ["Pad"]),
     "pad, axes": (
         "m = Pad(a, by, k, at)",

@@ -24,6 +24,7 @@ from operator_checks import (
     seeds,
     zero_points,
 )
+from random_nodes import boxes
 from sparse_weights import form_of, thinned
 
 from mulshift.ir import OPERATORS, Array
@@ -332,6 +333,13 @@ def test_max_pool(seed: int, dtype: Any, ceil: int) -> None:
     x = integers(rng, dtype, 2, *size.tolist(), 3)
     a = {"kernel_shape": kernel.tolist(), "strides": rng.integers(1, 4, 2).tolist(), "pads": pads}
     check("MaxPoolNhwc", [x], a | {"dilations": dilations.tolist(), "ceil_mode": ceil})
+
+
+@FEW
+@given(seeds, st.sampled_from([U8, S8]), st.integers(1, 4))
+def test_slice_pad(seed: int, dtype: Any, rank: int) -> None:
+    rng = np.random.default_rng(seed)
+    check("SlicePad", [integers(rng, dtype, *rng.integers(4, 9, rank).tolist())], boxes(rng, dtype, rank))
 
 
 def test_a_wrong_panel_is_seen() -> None:

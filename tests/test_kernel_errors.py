@@ -26,6 +26,7 @@ N3 = np.ones(3, S32)
 LERP = {"x_zero_point": 0, "axis": 0}
 POOL = {"kernel_shape": [2, 2], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "ceil_mode": 0}
 IMAGE = np.zeros((1, 4, 4, 3), U8)
+BOX = {"starts": [0, 0], "ends": [9, 9], "steps": [1, 1], "before": [0, 0], "after": [0, 0], "value": 0}
 TABLE = np.zeros(256, U8)
 AXIS = np.array([1], np.int64)
 I0 = np.zeros(2, np.int64)
@@ -107,6 +108,17 @@ CASES: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("MaxPoolNhwc", [IMAGE], POOL | {"pads": [2**63 - 1] * 4}, "'pads' has 9223372036854775807"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"dilations": [2**62, 1]}, "'dilations' has 4611686018427387904"),
     ("MaxPoolNhwc", [IMAGE], POOL | {"strides": 3}, "'strides' has 0 numbers, not 2"),
+    ("SlicePad", [IMAGE], BOX, "x has 4 axes, 'starts' is of 2"),
+    ("SlicePad", [X], BOX | {"starts": [0] * 9}, "'starts' has 9 numbers, not 1 to 8"),
+    ("SlicePad", [X], BOX | {"starts": 3}, "'starts' has 0 numbers, not 1 to 8"),
+    ("SlicePad", [X], BOX | {"starts": [0, -1]}, "'starts' has -1"),
+    ("SlicePad", [X], BOX | {"ends": [1]}, "'ends' has 1 numbers, not 2"),
+    ("SlicePad", [X], BOX | {"ends": [1, 2**31]}, "'ends' has 2147483648"),
+    ("SlicePad", [X], BOX | {"steps": [1, 0]}, "'steps' has 0"),
+    ("SlicePad", [X], BOX | {"before": [-1, 0]}, "'before' has -1"),
+    ("SlicePad", [X], BOX | {"after": [2**62, 2**62]}, "'after' has 4611686018427387904"),
+    ("SlicePad", [X], BOX | {"before": [2**31 - 1] * 2, "after": [2**31 - 1] * 2}, "output 0 cannot be made"),
+    ("SlicePad", [X], BOX | {"value": 256}, "'value' is 256, not from 0 to 255"),
 ]
 
 
@@ -276,6 +288,7 @@ def test_base_must_be_constant() -> None:
         ("Hadamard", [X4, BASE.astype(S16)], TURN | {"block": 4}),
         ("ReduceMean", [X, AXIS.astype(S32)], MEAN),
         ("MaxPoolNhwc", [IMAGE.astype(S16)], POOL),
+        ("SlicePad", [X.astype(S16)], BOX),
         ("LayerNorm", [X.astype(S32), N3, N3], NORM),
         ("RmsNorm", [X, N3.astype(np.int64), N3], NORM),
         ("Attention", [FOUR, KEYS.astype(U8), KEYS], ATTENTION),

@@ -11,6 +11,7 @@ from mulshift.ir import ModelError
 
 TYPES = {
     "p": onnx.TensorProto.UINT8,
+    "q": onnx.TensorProto.UINT8,
     "s": onnx.TensorProto.UINT8,
     "t": onnx.TensorProto.INT16,
     "r": 2,
@@ -21,7 +22,7 @@ X = np.arange(200, dtype=np.uint8).reshape(1, 5, 5, 8)
 
 
 def _chain(shape: str, known: dict[str, int]) -> bytes:
-    """Nine operators; `known` values are given an element type, none a shape."""
+    """Ten operators; `known` values are given an element type, none a shape."""
     u8 = "zero_point = 0, qmin = 0, qmax = 255, dtype = 2"
     table = ", ".join(str(i) for i in range(256))
     model = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["" : 21, "mulshift" : 1]>
@@ -30,7 +31,9 @@ g (uint8{shape} x) => (int8 y) <int32[1] b = {{1}}, int32[1] c = {{2}}, int64[1]
                                 int32[8] g = {{1, 1, 1, 1, 1, 1, 1, 1}},
                                 int32[2] w = {{1, 1}}, int16[256] table = {{{table}}}> {{
   p = mulshift.MaxPoolNhwc <kernel_shape = [2, 2]> (x)
-  s = mulshift.Add <x_zero_point = 0, y_zero_point = 0, x_multiplier = 1, y_multiplier = 1, shift = 2, {u8}> (p, p)
+  q = mulshift.SlicePad <starts = [0, 0, 1, 0], ends = [9, 9, 9, 2147483647], steps = [1, 1, 1, 1],
+                         before = [0, 0, 0, 0], after = [0, 0, 1, 0], value = 3> (p)
+  s = mulshift.Add <x_zero_point = 0, y_zero_point = 0, x_multiplier = 1, y_multiplier = 1, shift = 2, {u8}> (q, q)
   t = mulshift.Table (s, table)
   r = mulshift.ReduceMean <x_zero_point = 0, keepdims = 0, multiplier = 1, shift = 2, {u8}> (t, axes)
   n = mulshift.LayerNorm <x_zero_point = 0, epsilon = 1, fraction = 8, shift = 8, {u8}> (r, g, g)

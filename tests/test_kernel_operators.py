@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import S8, S16, S32, U8, check, integers, one_node, output, run
 from operator_checks import norm_rows, norm_weights, rotary_angles
+from random_nodes import boxes
 
 from mulshift import kernels
 
@@ -361,6 +362,18 @@ def test_max_pool_of_padding_alone_is_the_least_value(dtype: Any) -> None:
     assert got[0, :, :, 0].tolist()[0] == [np.iinfo(dtype).min] * 6
 
 
+@MANY
+@given(seeds, st.sampled_from([U8, S8]), st.integers(1, 5))
+def test_slice_pad(seed: int, dtype: Any, rank: int) -> None:
+    rng = np.random.default_rng(seed)
+    check("SlicePad", [integers(rng, dtype, rng.integers(1, 9, rank).tolist())], boxes(rng, dtype, rank))
+
+
+def test_slice_pad_of_no_element_is_its_value() -> None:
+    a = {"starts": [5], "ends": [9], "steps": [3], "before": [2], "after": [1], "value": -3}
+    assert check("SlicePad", [np.zeros(4, S8)], a).tolist() == [-3] * 3
+
+
 def test_long_tensors_on_several_threads() -> None:
     rng = np.random.default_rng(0)
     x, y = integers(rng, U8, (3, 50, 60, 41)), integers(rng, U8, (3, 50, 60, 41))
@@ -375,6 +388,7 @@ def test_long_tensors_on_several_threads() -> None:
     check("Table", [x, integers(rng, U8, (256,))], {}, threads=4)
     pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [1, 1], "ceil_mode": 0}
     check("MaxPoolNhwc", [x], pool, threads=4)
+    check("SlicePad", [x], boxes(rng, U8, 4) | {"starts": [0] * 4, "after": [0, 3, 0, 60]}, threads=4)
     mean = {"x_zero_point": 120, "keepdims": 1, "multiplier": 21399, "shift": 20, **output(U8, 0, 255, 128)}
     for axes in ([1], [1, 2], [3], [0, 2]):
         check("ReduceMean", [x, np.array(axes, np.int64)], mean, threads=4)

@@ -20,6 +20,7 @@ from mulshift.ir.operators.reduce import REDUCE_MEAN
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.operators.rotary import ROTARY_EMBEDDING
 from mulshift.ir.operators.row_quantize import ROW_QUANTIZE
+from mulshift.ir.operators.slice_pad import SLICE_PAD
 from mulshift.ir.operators.softmax import SOFTMAX
 from mulshift.ir.operators.table import TABLE
 
@@ -50,6 +51,7 @@ OPERATORS: dict[str, Operator] = {
         HADAMARD,
         *PACKED,
         MAX_POOL_NHWC,
+        SLICE_PAD,
     )
 }
 

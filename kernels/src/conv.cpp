@@ -13,7 +13,7 @@ namespace mulshift {
 
 namespace {
 
-constexpr size_t kExpandedBytes = 256 * 1024;  // of a task's weights: within the second-level cache
+constexpr size_t kExpandedBytes = 512 * 1024;  // of a task's weights: each task widens its activations anew
 constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
 constexpr size_t kPartBytes = 32 * 1024;       // of one panel's part: about the first-level cache
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row

@@ -48,9 +48,9 @@ struct WinogradKernels {
   // where there are many: reading them, 8 times as large as the packed ones, from memory would take longer.
   void (*weights)(const int8_t* packed, size_t tap_stride, size_t channels, int16_t* out, size_t step);
 
-  // One 6x6 input: pixels[6 * y + x] points at channel 0. out[36 positions, `step` apart][channels], s16; channels is a
-  // multiple of 16. Position 7 takes -36 * x_zero_point: elsewhere the zero point cancels.
-  void (*input)(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
+  // One tile: x[6 rows, `row` bytes apart][6][channels], channels a multiple of 16; out[36 positions, `step`
+  // apart][channels], s16. Position 7 takes -36 * x_zero_point: elsewhere the zero point cancels.
+  void (*input)(const uint8_t* x, size_t row, size_t channels, int32_t x_zero_point, int16_t* out, size_t step);
 
   // For each of the 36 positions: sums[tiles][16] = (`is_first` ? 0 : sums) + input[tiles][channels] * weights, s32;
   // tiles of an input are input_stride elements apart. channels is a multiple of 4.
@@ -66,7 +66,7 @@ class Winograd {
   // Whether a convolution of that kind may be done so; `prepare` tells whether its weights allow it.
   static bool fits(const ConvSpec& spec);
 
-  // False if it is not proven that all outputs are small enough, or if there is no memory: then it is done directly.
+  // False if it is not proven that all outputs are small enough: then it is done directly.
   bool prepare(const ConvSpec& spec);
 
   // Whether that takes fewer products than the direct form: not for outputs of up to 2 x 2, nor for long and narrow ones.
@@ -77,8 +77,8 @@ class Winograd {
                   const uint8_t* x, void* y, const void* r, void* q, const Parallel& parallel) const;
 
  private:
-  Buffer outside_;  // a row of zero points
-  Buffer kept_;     // transformed weights, where they are few: [panels][36][step]
+  bool is_ready_ = false;
+  Buffer kept_;  // transformed weights, where they are few: [panels][36][step]
 };
 
 }  // namespace mulshift

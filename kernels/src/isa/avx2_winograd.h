@@ -22,7 +22,7 @@ inline void winograd_rows(const __m256i (&d)[kSide], __m256i* t, size_t step) {
   t[5 * step] = _mm256_sub_epi16(_mm256_sub_epi16(d[5], d[3]), _mm256_add_epi16(twice, twice));
 }
 
-inline void winograd_input(const uint8_t* const* pixels, size_t channels, int32_t x_zero_point, int16_t* out,
+inline void winograd_input(const uint8_t* pixels, size_t row, size_t channels, int32_t x_zero_point, int16_t* out,
                            size_t step) {
   const __m256i offset = _mm256_set1_epi16(static_cast<int16_t>(36 * x_zero_point));
   for (size_t ch = 0; ch < channels; ch += 16) {
@@ -31,7 +31,7 @@ inline void winograd_input(const uint8_t* const* pixels, size_t channels, int32_
       __m256i d[kSide];
 #pragma GCC unroll 6
       for (size_t y = 0; y < kSide; ++y) {
-        d[y] = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels[kSide * y + x] + ch)));
+        d[y] = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + y * row + x * channels + ch)));
       }
       winograd_rows(d, rows + x, kSide);
     }

@@ -117,6 +117,14 @@ Integers Node::integers_or(const char* attribute, size_t count, int64_t otherwis
   return made;
 }
 
+size_t Node::count(const char* attribute) {
+  Integers made;
+  if (!find(attribute, &made)) fail("attribute '%s' is missing or no list of integers", attribute);
+  if (made.count >= 1 && made.count <= kMaxRank) return made.count;
+  fail("attribute '%s' has %zu numbers, not 1 to %zu", attribute, made.count, kMaxRank);
+  return 1;
+}
+
 Text Node::text(const char* attribute) {
   Text made;
   size_t size = sizeof(made.value);

@@ -53,6 +53,8 @@ class Node {
   Integers integers_or(const char* attribute, size_t count, int64_t otherwise, int64_t low, int64_t high);
   // `count` numbers that must be there.
   Integers integers(const char* attribute, size_t count, int64_t low, int64_t high);
+  // How many numbers an attribute that must be there has, from 1 to kMaxRank.
+  size_t count(const char* attribute);
   Text text(const char* attribute);
 
   // b and c of a dyadic number b / 2^c.

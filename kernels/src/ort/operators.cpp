@@ -23,6 +23,7 @@ Kernel* make_rms_norm();
 Kernel* make_rms_norm_row_quantize();
 Kernel* make_row_quantize();
 Kernel* make_rotary();
+Kernel* make_slice_pad();
 Kernel* make_softmax();
 Kernel* make_table();
 
@@ -33,6 +34,7 @@ void infer_max_pool(const Inference& inference);
 void infer_reduce_mean(const Inference& inference);
 void infer_row_quantize(const Inference& inference);
 void infer_same(const Inference& inference);
+void infer_slice_pad(const Inference& inference);
 
 namespace {
 
@@ -59,6 +61,7 @@ const Operator rows[] = {
     {"RmsNormRowQuantize", make_rms_norm_row_quantize, 3, {kSmall, S32, S32}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
     {"RowQuantize", make_row_quantize, 1, {kSmall}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
     {"RotaryEmbedding", make_rotary, 3, {kSmall, S16, S16}, 1, {kDtype}, infer_same},
+    {"SlicePad", make_slice_pad, 1, {U8 | S8}, 1, {as_input(0)}, infer_slice_pad},
     {"Softmax", make_softmax, 1, {kSmall | S32}, 1, {kDtype}, infer_same},
     {"Table", make_table, 2, {kSmall, kSmall}, 1, {as_input(1)}, infer_same},
 };
