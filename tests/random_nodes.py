@@ -139,6 +139,10 @@ def _affine(rng: Rng) -> Node:
     b = draw_dyadics(rng, _part(rng, some), int(rng.integers(-20, 0)))[0]
     c = draw_dyadics(rng, _part(rng, some), int(rng.integers(-20, 0)))[1]
     a = {"x_zero_point": draw_zero_point(rng, dtype), **draw_output(rng, (U8, S8, S16, S32))}
+    if rng.random() < 0.4:  # nothing but a scaling
+        dtype, a["x_zero_point"], bias = S16, 0, np.zeros(_part(rng, some), S32)
+        w = np.full(w.shape, 2 ** rng.integers(0, 15), S32)
+        b, c = draw_dyadics(rng, w.shape, int(rng.integers(-30, -8)))
     return Node("Affine", a, {1: w, 2: bias, 3: b, 4: c}, lambda r: {0: integers(r, dtype, shape(r))})
 
 

@@ -8,17 +8,18 @@
 #include "panels.h"
 #include "parts.h"
 #include "queue.h"
-#include "reciprocal.h"
 
 namespace mulshift {
 
 namespace {
 
 constexpr size_t kBlockBytes = 96 * 1024;  // of a block's scores
-constexpr size_t kMaskedRows = 24;         // of a block whose rows may end at other keys each
+constexpr size_t kRows = 96;               // of a block
+constexpr size_t kMaskedRows = 24;         // of a block whose rows end at other keys each
 
 struct Scratch {
   Panels k, v;
+  const int32_t* k_bias = nullptr;  // of every key
   Buffer a, scores, acc, totals, mask;
 };
 thread_local Scratch scratch;
@@ -56,8 +57,9 @@ struct Block {
 bool pack(const Job& job, size_t batch, size_t group) {
   const AttentionShape& s = job.shape;
   const size_t first = batch * s.keys * s.groups + group;
-  return scratch.k.pack_transposed(job.dense, job.k + first * s.depth, s.groups * s.depth, s.depth, s.keys) &&
-         scratch.v.pack(job.dense, job.v + first * s.width, s.groups * s.width, s.keys, s.width);
+  if (!scratch.k.pack_transposed(job.dense, job.k + first * s.depth, s.groups * s.depth, s.depth, s.keys)) return false;
+  scratch.k_bias = scratch.k.bias(job.dense, left_of(job.dense.held, job.spec.q_zero_point), scratch.k.k4(), s.keys);
+  return scratch.k_bias && scratch.v.pack(job.dense, job.v + first * s.width, s.groups * s.width, s.keys, s.width);
 }
 
 // Keys up to the last one that a row of the block attends.
@@ -97,19 +99,26 @@ void load_rows(const Job& job, const Block& block, char* a, size_t stride) {
   }
 }
 
-void store_row(const Job& job, size_t place, const int32_t* acc, int32_t total) {
+// Rows of the same head lie at equal distances.
+void store_rows(const Job& job, const Block& block, const int32_t* acc, size_t acc_stride, const int32_t* totals) {
   const AttentionSpec& spec = job.spec;
-  const RowDyadic row = row_dyadic(static_cast<uint64_t>(total ? total : 1), spec.multiplier, spec.shift);
-  const Ratio ratio = find_ratio(total * job.most_v, row.b, row.c);
-  char* y = job.y + place * job.shape.width * size_of(spec.out.type);
-  isa()->softmax.scale(acc, spec.v_zero_point * total, ratio, spec.out, job.shape.width, y);
+  const AttentionShape& s = job.shape;
+  const Division division = {spec.v_zero_point, spec.multiplier, spec.shift, job.most_v, spec.out};
+  const size_t bytes = s.width * size_of(spec.out.type);
+  for (size_t r = 0, count; r < block.rows; r += count) {
+    const size_t left = s.rows - block.row(job, r);
+    count = block.rows - r < left ? block.rows - r : left;
+    char* y = job.y + block.place(job, r) * bytes;
+    isa()->softmax.divide(division, acc + r * acc_stride, acc_stride, totals + r, count, s.width, y, s.heads * bytes);
+  }
 }
 
 bool run_block(const Job& job, const Block& block) {
   const AttentionShape& s = job.shape;
   const Dense& dense = job.dense;
   const size_t keys = keys_of(job, block), wide = whole_panels(keys), k4 = scratch.k.k4();
-  const size_t q_stride = 4 * k4 * dense.element, e_stride = wide * dense.element, width = whole_panels(s.width);
+  const size_t beyond = keys < s.keys ? dense.beyond : 0, width = whole_panels(s.width);
+  const size_t q_stride = 4 * k4 * dense.element, e_stride = (wide + beyond) * dense.element;
   const size_t stride = q_stride > e_stride ? q_stride : e_stride;
   char* a = scratch.a.array<char>(block.rows * stride + kRowSlack * dense.element);
   int32_t* scores = scratch.scores.array<int32_t>(block.rows * wide + 1);
@@ -118,29 +127,35 @@ bool run_block(const Job& job, const Block& block) {
   if (!a || !scores || !acc || !totals || !scratch.mask.reserve(s.keys)) return false;
 
   if (keys) {
-    const int32_t* bias = scratch.k.bias(dense, left_of(dense.held, job.spec.q_zero_point), k4, keys);
-    if (!bias) return false;
     load_rows(job, block, a, q_stride);
-    scratch.k.multiply(dense, a, q_stride, block.rows, k4, keys, bias, scores);
+    scratch.k.multiply(dense, a, q_stride, block.rows, k4, keys, scratch.k_bias, scores);
   }
   for (size_t r = 0; r < block.rows; ++r) {
     totals[r] = 0;
     if (!keys) continue;
     const uint8_t* mask = mask_of(job, block, r, keys);
-    totals[r] = isa()->softmax.weights(job.spec.exponent, scores + r * wide, mask, keys, dense.held, a + r * e_stride);
+    char* e = a + r * e_stride;
+    totals[r] = isa()->softmax.weights(job.spec.exponent, scores + r * wide, mask, keys, dense.held, e);
+    if (beyond) std::memset(e + wide * dense.element, 0, beyond * dense.element);
   }
   const size_t used4 = divide_up(keys, 4);
   const int32_t* bias = scratch.v.bias(dense, left_of(dense.held, 0), used4, s.width);
   if (!bias) return false;
   scratch.v.multiply(dense, a, e_stride, block.rows, used4, s.width, bias, acc);
-  for (size_t r = 0; r < block.rows; ++r) store_row(job, block.place(job, r), acc + r * width, totals[r]);
+  store_rows(job, block, acc, width, totals);
   return true;
 }
 
+// Whether the rows of a block end at other keys each: told by its first and its last one.
+bool is_staircase(const Job& job, const Block& all) {
+  const Block first = {all.batch, all.group, all.first, 1}, last = {all.batch, all.group, all.first + all.rows - 1, 1};
+  return job.mask.row && keys_of(job, first) != keys_of(job, last);
+}
+
 // Rows that are worked on at a time.
-size_t rows_at_once(const Job& job) {
+size_t rows_at_once(const Job& job, const Block& all) {
   const size_t tile = job.dense.rows, fit = kBlockBytes / (4 * whole_panels(job.shape.keys)) / tile * tile;
-  const size_t most = job.mask.row ? divide_up(kMaskedRows, tile) * tile : 16 * tile;
+  const size_t most = is_staircase(job, all) ? divide_up(kMaskedRows, tile) * tile : divide_up(kRows, tile) * tile;
   return fit < tile ? tile : fit < most ? fit : most;
 }
 
@@ -152,9 +167,9 @@ bool run_task(const Job& job, size_t task, size_t* packed) {
   if (!count) return true;
   if (*packed != which && !pack(job, batch, group)) return false;
   *packed = which;
-  const size_t blocks = divide_up(count, rows_at_once(job));
+  const size_t tile = job.dense.rows, tiles = divide_up(count, tile), blocks = divide_up(count, rows_at_once(job, {batch, group, first, count}));
   for (size_t b = 0; b < blocks; ++b) {
-    const size_t from = part(count, blocks, b), to = part(count, blocks, b + 1);
+    const size_t from = part(tiles, blocks, b) * tile, end = part(tiles, blocks, b + 1) * tile, to = end < count ? end : count;
     if (!run_block(job, {batch, group, first + from, to - from})) return false;
   }
   return true;
@@ -191,8 +206,7 @@ const char* attention(const AttentionSpec& spec, const AttentionShape& shape, co
   if (const char* found = wrong(spec, shape)) return found;
   if (!shape.batch || !shape.rows || !shape.heads || !shape.width) return nullptr;
   const size_t shared = shape.heads / shape.groups;
-  const DenseKernels& kernels = isa()->dense;
-  const Dense& dense = shared * shape.rows <= kFewRows && kernels.few.multiply ? kernels.few : kernels.any;
+  const Dense& dense = dense_of_call(isa()->dense, shared * shape.rows);
   Job job = {spec, shape, q, k, v, mask, static_cast<char*>(y), dense, shared, 1, farthest(spec.v_zero_point, -128, 127)};
   job.row_blocks = row_blocks(shape, dense, parallel.threads);
   run_queue(parallel, shape.batch * shape.groups * job.row_blocks, work, &job);

@@ -1,5 +1,7 @@
 #include "broadcast.h"
 
+#include "parts.h"
+
 namespace mulshift {
 namespace {
 
@@ -131,12 +133,14 @@ bool make_loops(const Shape* shapes, size_t operands, Shape* result, Loops* loop
 
 void for_ranges(size_t count, size_t least, void (*task)(const void* context, size_t first, size_t last),
                 const void* context, const Parallel& parallel) {
-  const size_t most = kTasksAThread * static_cast<size_t>(parallel.threads), even = (count + most - 1) / most;
-  const size_t piece = even < least ? least : even;
-  if (count <= piece) {
+  const size_t threads = static_cast<size_t>(parallel.threads), most = kTasksAThread * threads;
+  const size_t fit = least ? divide_up(count, least) : count, few = fit < most ? fit : most;
+  const size_t tasks = few > threads ? divide_up(few, threads) * threads : few;  // as many for each thread
+  if (tasks < 2) {
     if (count) task(context, 0, count);
     return;
   }
+  const size_t piece = divide_up(count, tasks);
   Ranges ranges{task, context, count, piece};
   parallel.run(parallel.self, (count + piece - 1) / piece, run_range, &ranges);
 }

@@ -39,7 +39,7 @@ struct Elements {
 void for_rows(const Loops& loops, const Elements& elements, void (*task)(const void* context, const Rows& rows),
               const void* context, const Parallel& parallel);
 
-// Runs task(context, first, last) over [0, count) in pieces of at least `least`.
+// Runs task(context, first, last) over [0, count) in equal pieces of about `least` or more.
 void for_ranges(size_t count, size_t least, void (*task)(const void* context, size_t first, size_t last),
                 const void* context, const Parallel& parallel);
 

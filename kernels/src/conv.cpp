@@ -274,7 +274,7 @@ void change(const Stages& stages, uint8_t* y, size_t n) {
 }
 
 struct Scratch {
-  Buffer a, b, plain, acc, places, kept;
+  Buffer a, b, plain, acc, places, kept, bytes;
 };
 thread_local Scratch scratch;
 
@@ -357,6 +357,21 @@ bool multiply_panels(const Job& job, const Product& product, const char* packed,
   return true;
 }
 
+// The same where each byte is looked up in a table of words: bytes of the block, then words to y. `k` as in an Epilogue.
+bool multiply_to_words(const Job& job, const Product& product, const char* packed, const Stages& stages, const TableStage& table,
+                       const int32_t* k, int32_t* acc, int16_t* y) {
+  const size_t width = divide_up(product.columns, kPanel) * kPanel, stride = job.spec.outputs;
+  const int16_t* entries = static_cast<const int16_t*>(table.entries);
+  uint8_t* bytes = static_cast<uint8_t*>(scratch.bytes.data());
+  if (!multiply_panels(job, product, packed, stages, {&stages, bytes, nullptr, nullptr, width, k}, 0, 0, acc)) return false;
+  if (width == stride) {
+    isa()->table.words(bytes, product.rows * width, entries, y);
+    return true;
+  }
+  for (size_t r = 0; r < product.rows; ++r) isa()->table.words(bytes + r * width, product.columns, entries, y + r * stride);
+  return true;
+}
+
 // Tasks of the same weights follow each other.
 bool run_task(const Job& job, size_t task, size_t* prepared) {
   const ConvSpec& spec = job.spec;
@@ -383,9 +398,10 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   product.columns = columns;
   product.block = spec.packing.block;
   product.runs = job.fours.runs(group * panels + p0);
-  const bool is_changed = is_changed_later(stages);
-  const Stages stored = is_changed ? before_change(stages) : stages;
+  const bool is_changed = is_changed_later(stages), to_words = ends_in_word_table(stages);
+  const Stages stored = is_changed || to_words ? before_change(stages) : stages;
   const Epilogue epilogue = epilogue_of(job, stored, group);
+  if (to_words && !scratch.bytes.reserve(most * width)) return false;
   const size_t tiles = divide_up(m1 - m0, dense.rows), blocks = divide_up(m1 - m0, most);
   for (size_t i = 0; i < blocks; ++i) {
     const size_t first = m0 + part(tiles, blocks, i) * dense.rows, last = m0 + part(tiles, blocks, i + 1) * dense.rows;
@@ -395,6 +411,12 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
       product.a = job.x + first * spec.channels;
     } else {
       load_block(job, group, first, product.rows, block, stride);
+    }
+    if (to_words) {
+      const Stages own = from_column(stored, first_column);
+      int16_t* y = static_cast<int16_t*>(job.y) + group * job.columns.per_group() + first * epilogue.stride + first_column;
+      if (!multiply_to_words(job, product, packed, own, *stages.table, job.k ? job.k + first : nullptr, acc, y)) return false;
+      continue;
     }
     if (!multiply_panels(job, product, packed, stored, epilogue, first, first_column, acc)) return false;
     if (!is_changed) continue;

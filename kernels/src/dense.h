@@ -23,6 +23,7 @@ struct Stages;
 
 constexpr size_t kPanel = 16;   // columns of a panel
 constexpr size_t kFewRows = 4;  // of a product whose weights are not expanded
+constexpr size_t kPartSteps = 256;  // of a prepared panel
 
 // What an element of a is: x itself (u8), x - x_zero_point (s16), or x - 128 (s8). By sign: x itself, of which a product
 // takes x - 128 for a weight w >= 0 and 127 - x for others, each times |w|; the bias takes the rest.
@@ -55,6 +56,7 @@ struct Product {
   size_t init_stride;  // 0: the same bias for every row
   Runs runs = {};
   size_t block = 0;  // steps of a block of packed weights, see low_bits.h
+  size_t prepared_k4 = 0;  // steps of a prepared panel: k4 or more
 };
 
 struct Windows {
@@ -87,6 +89,12 @@ struct Dense {
   void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
 
   size_t step = 1;  // k4 that it takes at a time
+
+  // Of second operands that come from the call: one packed panel, of at most kPartSteps, as `multiply` reads it. It may also
+  // read as many elements of a behind those of its k4 as `beyond` says, which must be 0 or belong to k that were prepared.
+  void (*prepare)(const int8_t* packed, size_t k4, void* prepared) = nullptr;
+  size_t (*prepared_bytes)(size_t k4) = nullptr;
+  size_t beyond = 0;
 };
 
 struct WinogradKernels;
@@ -117,6 +125,9 @@ struct DenseKernels {
   // Weights packed as Zeros::of_columns (sparse.h), of 8 and of 4 bits, and as Zeros::of_panels, of 8 bits: `expand` takes
   // them as they are packed. At most kFewRows rows straight from zeros of columns, all of k at once. Null likewise.
   Dense sparse = {}, sparse_four = {}, shared = {}, few_sparse = {}, few_sparse_four = {};
+
+  // Second operands that come from the call, each panel prepared there (panels.h); null where `any` is as good.
+  Dense of_call = {};
 };
 
 }  // namespace mulshift

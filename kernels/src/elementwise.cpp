@@ -79,8 +79,15 @@ void affine(const AffineSpec& s, const Rows& rows) {
   });
 }
 
+void scale(const ScaleSpec& s, const Rows& rows) {
+  each(rows, s.out, [&](size_t r, size_t i) {
+    const int64_t b = int64_t{1 << 16} * element(rows, 1, Type::s32, r, i) + element(rows, 2, Type::s32, r, i);
+    return finish(element(rows, 0, Type::s16, r, i) * b, element(rows, 4, Type::s32, r, i) + 16, s.out);
+  });
+}
+
 }  // namespace
 
-const ElementwiseKernels exact_elementwise = {requantize, add, mul, affine};
+const ElementwiseKernels exact_elementwise = {requantize, add, mul, affine, scale};
 
 }  // namespace mulshift

@@ -59,11 +59,23 @@ struct AffineSpec {
   Output out;
 };
 
+// What Affine is where w is one 2^k and bias and zx are 0: y = clamp(((x * b + 2^(c-1)) >> c) + z), 17 <= c <= 46, of s16,
+// with 32-bit products. b = high * 2^16 + low, and 2^(c-1) has no bits below 2^16:
+//
+//   (x * b + 2^(c-1)) >> c = (x * high + ((x * low) >> 16) + half) >> shift       shift = c - 16, half = 2^(shift-1)
+//
+// Operands: x, high, low, half, shift. |x * low| < 2^31; |x * high| + 2^15 + half < 2^31.
+struct ScaleSpec {
+  static constexpr Way way = Way::low;  // in 32 bits
+  Output out;
+};
+
 struct ElementwiseKernels {
   void (*requantize)(const RequantizeSpec& spec, const Rows& rows);
   void (*add)(const AddSpec& spec, const Rows& rows);
   void (*mul)(const MulSpec& spec, const Rows& rows);
   void (*affine)(const AffineSpec& spec, const Rows& rows);
+  void (*scale)(const ScaleSpec& spec, const Rows& rows);
 };
 
 // The same in 64-bit scalars, for every legal zero point and clamp.
@@ -110,8 +122,41 @@ class Elementwise {
     scaled(spec, rows, acc, Words(rows, 3), Words(rows, 4), x, Words(rows, 1), Words(rows, 2));
   }
 
+  static void scale(const ScaleSpec& spec, const Rows& rows) {
+    const V sixteen = V::set1(16);
+    const auto f = [=](V high, V low, V half, V shift, V x) __attribute__((always_inline)) {
+      return (x * high + (x * low).shift_right(sixteen) + half).shift_right(shift);
+    };
+    bool by_columns = rows.n >= kLanes && rows.varies[0] && spec.out.type == Type::u8;
+    for (size_t i = 1; i < 5; ++i) by_columns = by_columns && rows.varies[i] && !rows.row_stride[i];
+    if (by_columns) return scale_columns(f, spec, rows);
+    rounded(rows, spec.out, f, Words(rows, 1), Words(rows, 2), Words(rows, 3), Words(rows, 4), Typed<int16_t>(rows, 0));
+  }
+
  private:
   static constexpr size_t kLanes = V::lanes;
+
+  // Two rows at a time: each column has its own numbers.
+  template <class F>
+  static void scale_columns(const F& f, const ScaleSpec& spec, const Rows& rows) {
+    const typename V::Bytes clamp(spec.out.zero_point, spec.out.low, spec.out.high);
+    const auto numbers = [&](size_t i) { return static_cast<const int32_t*>(rows.data[i]); };
+    const int32_t *high = numbers(1), *low = numbers(2), *half = numbers(3), *shift = numbers(4);
+    const size_t n = rows.n, stride = rows.row_stride[0];
+    const int16_t* x = static_cast<const int16_t*>(rows.data[0]);
+    uint8_t* y = static_cast<uint8_t*>(rows.y);
+    for (size_t r = 0; r < rows.rows; r += 2) {
+      const size_t next = r + 1 < rows.rows;  // else the same row twice
+      const int16_t *x0 = x + r * stride, *x1 = x0 + next * stride;
+      uint8_t *y0 = y + r * n, *y1 = y0 + next * n;
+      const auto some = [=](size_t i) __attribute__((always_inline)) {
+        const V h = V::load(high + i), l = V::load(low + i), a = V::load(half + i), c = V::load(shift + i);
+        clamp.store(f(h, l, a, c, V::load(x0 + i)), f(h, l, a, c, V::load(x1 + i)), y0 + i, y1 + i);
+      };
+      for (size_t i = 0; i + kLanes < n; i += kLanes) some(i);
+      some(n - kLanes);
+    }
+  }
 
   // An operand: sixteen lanes from element i of the current row on. One that is repeated along the row has its element
   // sixteen times in `held`; a row shorter than sixteen is copied there.

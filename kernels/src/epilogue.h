@@ -79,6 +79,11 @@ inline bool ends_in_byte_table(const Stages& s) {
   return s.table && size_of(s.table->type) == 1 && s.first.type == Type::u8 && !s.add && !s.again;
 }
 
+// The same for words: it is looked up from bytes that are stored elsewhere.
+inline bool ends_in_word_table(const Stages& s) {
+  return s.table && s.table->type == Type::s16 && s.first.type == Type::u8 && !s.add && !s.again;
+}
+
 // Whether signed bytes are all there is: u8 less 128, which is one bit of each.
 inline bool ends_in_signed_bytes(const Stages& s) { return s.first.type == Type::s8 && !s.add && !s.table && !s.again; }
 

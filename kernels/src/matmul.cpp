@@ -125,8 +125,7 @@ const char* matmul(const MatmulSpec& spec, const MatmulShape& shape, const uint8
   if (!shape.batches || !shape.m || !shape.n) return nullptr;
   Stages stages = {};
   if (!make_stages(spec, shape.n, static_cast<int64_t>(shape.k) * most, &stages)) return "out of memory";
-  const DenseKernels& kernels = isa()->dense;
-  const Dense& dense = shape.m <= kFewRows && kernels.few.multiply ? kernels.few : kernels.any;
+  const Dense& dense = dense_of_call(isa()->dense, shape.m);
   Job job = {spec, shape, x, w, y, dense, stages, 1};
   if (parallel.threads > 1) {
     const size_t wanted = divide_up(2 * static_cast<size_t>(parallel.threads), shape.batches);

@@ -34,10 +34,7 @@ struct InverseRoot {
 
 // v from 1 to 2^62 - 1. Every product has two factors below 2^32.
 InverseRoot inverse_root(uint64_t v) {
-  int32_t c = 1;  // 4^(c-1) <= v < 4^c
-  for (int32_t step = 16; step; step >>= 1) {
-    if (c + step <= 31 && v >> 2 * (c + step - 1)) c += step;
-  }
+  const int32_t c = (65 - __builtin_clzll(v)) / 2;  // 4^(c-1) <= v < 4^c
   const uint64_t m = v << (62 - 2 * c) >> 30;
   uint64_t r = table.entries[(m >> 27) - kFirstEntry];
   for (int32_t i = 0; i < kSteps; ++i) {

@@ -150,30 +150,43 @@ class Norm {
     }
   }
 
+  // Zero point, clamp and store.
+  template <class Y, class = void>
+  struct Ending {
+    Clamp<V> clamp;
+    explicit Ending(const Output& out) : clamp(out) {}
+    void store(V x, Y* y) const { clamp(x).store(y); }
+  };
+  template <class NONE>
+  struct Ending<uint8_t, NONE> {
+    typename V::Bytes clamp;
+    explicit Ending(const Output& out) : clamp(out.zero_point, out.low, out.high) {}
+    void store(V x, uint8_t* y) const { clamp.store(x, y); }
+  };
+
   template <class T, class Y>
   static void scale_to(const NormSpec& spec, const NormRow& row, const T* x, Y* y) {
     const V n = V::set1(static_cast<int32_t>(spec.n)), offset = V::set1(row.offset), r = V::set1(row.r);
     const Scaling<V, Way::high> normalize(r, V::set1(row.shift), row.left);
     const V shift = V::set1(spec.shift);
-    const Clamp<V> clamp(spec.out);
-    const auto some = [&](const T* from, size_t i) {
+    const Ending<Y> ending(spec.out);
+    const auto some = [&](const T* from, size_t i, Y* to) {
       const V z = normalize(V::load(from) * n - offset);
-      return clamp((z * V::load(spec.w + i) + V::load(spec.bias + i)).shift_right(shift));
+      ending.store((z * V::load(spec.w + i) + V::load(spec.bias + i)).shift_right(shift), to);
     };
     if (spec.n < kLanes) {
       T few[kLanes] = {};
       Y made[kLanes];
       std::memcpy(few, x, spec.n * sizeof(T));
       for (size_t i = spec.n; i < kLanes; ++i) few[i] = x[0];  // |u| of another number might be too large
-      some(few, 0).store(made);
+      some(few, 0, made);
       std::memcpy(y, made, spec.n * sizeof(Y));
       return;
     }
-    size_t i = 0;
-    for (; i + kLanes <= spec.n; i += kLanes) some(x + i, i).store(y + i);
-    if (i == spec.n) return;
-    i = spec.n - kLanes;  // overlap the lanes before
-    some(x + i, i).store(y + i);
+    for (size_t i = 0; i < spec.n; i += kLanes) {
+      const size_t at = i + kLanes <= spec.n ? i : spec.n - kLanes;  // the last ones overlap those before
+      some(x + at, at, y + at);
+    }
   }
 };
 

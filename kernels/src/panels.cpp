@@ -2,6 +2,7 @@
 
 #include "isa.h"
 #include "pack.h"
+#include "parts.h"
 
 namespace mulshift {
 
@@ -17,11 +18,34 @@ bool Panels::reserve(size_t k, size_t n) {
 }
 
 bool Panels::expand(const Dense& dense) {
-  stride_ = k4_ * kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
+  if (dense.prepare) return prepare(dense);
+  const size_t step = kPanel * 4 * (dense.expand ? dense.expanded_bytes : 1);
+  part_ = kPartBytes / step;
+  part_bytes_ = part_ * step;
+  stride_ = k4_ * step;
   if (!dense.expand) return true;
   void* room = expanded_.reserve(panels_ * stride_ + 1);
   if (!room) return false;
   dense.expand(static_cast<const int8_t*>(data_), k4_, panels_, room);
+  data_ = room;
+  return true;
+}
+
+// Each part of a panel by itself: the first part of all panels, then the second, ...
+bool Panels::prepare(const Dense& dense) {
+  part_ = k4_ < kPartSteps ? k4_ + !k4_ : kPartSteps;
+  stride_ = dense.prepared_bytes(part_);
+  part_bytes_ = panels_ * stride_;
+  const size_t parts = k4_ ? divide_up(k4_, part_) : 1;
+  char* room = expanded_.array<char>(parts * part_bytes_ + 1);
+  if (!room) return false;
+  const int8_t* from = static_cast<const int8_t*>(data_);
+  for (size_t i = 0; i < panels_; ++i) {
+    for (size_t part = 0; part < parts; ++part) {
+      dense.prepare(from, steps(part), room + part * part_bytes_ + i * stride_);
+      from += steps(part) * kPanel * 4;
+    }
+  }
   data_ = room;
   return true;
 }
@@ -57,12 +81,12 @@ const int32_t* Panels::bias(const Dense& dense, int32_t folded, size_t k4, size_
 
 void Panels::multiply(const Dense& dense, const void* a, size_t a_stride, size_t rows, size_t k4, size_t n,
                       const int32_t* init, int32_t* acc) const {
-  const size_t b_of_k4 = stride_ / (k4_ ? k4_ : 1), most = b_of_k4 ? kPartBytes / b_of_k4 : 1;
   Product product = {a, a_stride, data_, stride_, k4, n, rows, init, 0};
-  for (size_t done = 0; done < k4 || !done; done += most) {
-    product.k4 = k4 - done < most ? k4 - done : most;
+  for (size_t part = 0, done = 0; done < k4 || !done; ++part, done += part_) {
+    product.k4 = k4 - done < part_ ? k4 - done : part_;
+    product.prepared_k4 = steps(part);
     product.a = static_cast<const char*>(a) + 4 * done * dense.element;
-    product.b = static_cast<const char*>(data_) + done * b_of_k4;
+    product.b = static_cast<const char*>(data_) + part * part_bytes_;
     dense.multiply(product, acc, whole_panels(n));
     product.init = acc;
     product.init_stride = whole_panels(n);

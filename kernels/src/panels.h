@@ -11,7 +11,14 @@
 
 namespace mulshift {
 
+constexpr size_t kPreparedRows = 16;  // fewer do not win back what preparing takes: the time of about eight
 constexpr size_t kRowSlack = 64;  // elements that load_row may write past a row
+
+// How to multiply that many rows by it.
+inline const Dense& dense_of_call(const DenseKernels& kernels, size_t rows) {
+  if (rows <= kFewRows && kernels.few.multiply) return kernels.few;
+  return rows >= kPreparedRows && kernels.of_call.multiply ? kernels.of_call : kernels.any;
+}
 
 inline size_t whole_panels(size_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
@@ -35,8 +42,12 @@ class Panels {
  private:
   bool reserve(size_t k, size_t n);
   bool expand(const Dense& dense);
+  bool prepare(const Dense& dense);
+  size_t steps(size_t part) const { return k4_ - part * part_ < part_ ? k4_ - part * part_ : part_; }
 
-  size_t k4_ = 0, panels_ = 0, stride_ = 0;
+  size_t k4_ = 0, panels_ = 0;
+  size_t part_ = 1;                    // steps along k that are worked on at a time
+  size_t stride_ = 0, part_bytes_ = 0;  // from one panel, one part of it to the next
   const void* data_ = nullptr;
   Buffer packed_, expanded_, ones_, bias_;
 };

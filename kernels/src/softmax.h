@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "dense.h"
+#include "reciprocal.h"
 #include "rescale.h"
 #include "tensor.h"
 
@@ -41,6 +42,14 @@ struct Exponent {
   }
 };
 
+// Rows of sums over keys: y = clamp(((acc - z * total) * b + 2^(c-1)) >> c), b and c of multiplier / 2^shift / max(total, 1).
+struct Division {
+  int32_t zero_point;  // z
+  int32_t multiplier, shift;
+  int64_t most;  // |acc - z * total| is at most that many times the total
+  Output out;
+};
+
 struct SoftmaxKernels {
   // The weights of n > 0 keys as elements of a product's rows, and their sum. scores: s32 [n]; mask: [n], 0 where a key is
   // masked, or null. Up to the next multiple of 16, scores may be read and weights of 0 are written.
@@ -49,6 +58,9 @@ struct SoftmaxKernels {
   uint64_t (*powers)(const Exponent& exponent, const void* x, Type type, size_t n, int32_t* e);
   // y = clamp(((x - less) * b + 2^(c-1)) >> c): n elements; x may be read up to the next multiple of 16.
   void (*scale)(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y);
+  // n elements of each row; those of acc may be read up to the next multiple of 16. y_stride: in bytes.
+  void (*divide)(const Division& division, const int32_t* acc, size_t acc_stride, const int32_t* totals, size_t rows, size_t n,
+                 void* y, size_t y_stride);
 };
 
 template <class V>
@@ -76,6 +88,18 @@ class Softmax {
         return powers_of(exponent, static_cast<const int16_t*>(x), n, e);
       default:
         return powers_of(exponent, static_cast<const int32_t*>(x), n, e);
+    }
+  }
+
+  static void divide(const Division& division, const int32_t* acc, size_t acc_stride, const int32_t* totals, size_t rows,
+                     size_t n, void* y, size_t y_stride) {
+    switch (division.out.type) {
+      case Type::u8:
+        return divide_to<uint8_t>(division, acc, acc_stride, totals, rows, n, y, y_stride);
+      case Type::s8:
+        return divide_to<int8_t>(division, acc, acc_stride, totals, rows, n, y, y_stride);
+      default:
+        return divide_to<int16_t>(division, acc, acc_stride, totals, rows, n, y, y_stride);
     }
   }
 
@@ -262,6 +286,24 @@ class Softmax {
     V operator()(V x) const { return rescale_wide(x - less, b, shift, clamp); }
   };
 
+  template <class T>
+  static void divide_to(const Division& d, const int32_t* acc, size_t acc_stride, const int32_t* totals, size_t rows, size_t n,
+                        void* y, size_t y_stride) {
+    char* to = static_cast<char*>(y);
+    const Clamp<V> clamp(d.out);
+    for (size_t r = 0; r < rows; ++r, acc += acc_stride, to += y_stride) {
+      const int32_t total = totals[r], less = d.zero_point * total;
+      const RowDyadic row = row_dyadic(static_cast<uint64_t>(total ? total : 1), d.multiplier, d.shift);
+      const Ratio ratio = find_ratio(total * d.most, row.b, row.c);
+      if (ratio.way != Way::high) {
+        scale(acc, less, ratio, d.out, n, to);
+        continue;
+      }
+      const Scaling<V, Way::high> scaling(V::set1(ratio.b), V::set1(ratio.shift), ratio.left);
+      put_row([&](V x) { return clamp(scaling(x - V::set1(less))); }, acc, n, reinterpret_cast<T*>(to));
+    }
+  }
+
   template <class F>
   static void put(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, void* y) {
     switch (out.type) {
@@ -277,7 +319,11 @@ class Softmax {
   }
   template <class F, class T>
   static void put_as(const int32_t* x, int32_t less, const Ratio& ratio, const Output& out, size_t n, T* y) {
-    const F f(less, ratio, out);
+    put_row(F(less, ratio, out), x, n, y);
+  }
+
+  template <class F, class T>
+  __attribute__((always_inline)) static void put_row(const F& f, const int32_t* x, size_t n, T* y) {
     size_t i = 0;
     for (; i + kLanes <= n; i += kLanes) f(V::load(x + i)).store(y + i);
     if (i == n) return;

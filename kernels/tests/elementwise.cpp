@@ -120,6 +120,25 @@ int64_t most(Type type, int32_t zero_point) {
   return type == Type::s32 ? INT32_MAX : farthest(lowest(type), highest(type), zero_point);
 }
 
+// An Affine that is nothing but a scaling.
+void scale() {
+  const Shape shape = draw_shape(), part = one_in(2) ? Shape{1, {shape.dims[shape.rank - 1]}} : part_of(shape);
+  ScaleSpec spec = {};
+  do spec.out = draw_output();
+  while (!fits_zero_point(spec.out));
+  std::vector<int32_t> high(part.count()), low(high.size()), half(high.size()), shift(high.size());
+  const bool ends = one_in(4);
+  for (size_t i = 0; i < high.size(); ++i) {
+    high[i] = ends ? pick({0, 1, 32767}) : draw(0, 32767) >> draw(0, 14);
+    low[i] = ends ? pick({0, 1, 32768, 65535}) : draw(0, 65535);
+    shift[i] = ends ? pick({1, 30}) : draw(1, 30);
+    half[i] = 1 << (shift[i] - 1);
+  }
+  const auto all = [&](const std::vector<int32_t>& numbers) { return Operand{Type::s32, part, words(numbers)}; };
+  const Operand x = operand(Type::s16, shape), h = all(high), l = all(low), a = all(half), c = all(shift);
+  compare(&ElementwiseKernels::scale, spec, spec, {&x, &h, &l, &a, &c}, {&x, &h, &l, &a, &c});
+}
+
 }  // namespace
 
 void requantize() {
@@ -191,6 +210,7 @@ void mul() {
 }
 
 void affine() {
+  if (one_in(3)) return scale();
   const Shape shape = draw_shape();
   AffineSpec spec = {};
   spec.x_type = pick({Type::u8, Type::s8, Type::s16});

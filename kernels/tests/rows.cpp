@@ -23,6 +23,16 @@ void draw_exponent(int spread_bits, int32_t* b, int32_t* c) {
   dyadic(ratios, 12 + near - spread_bits, b, c);
 }
 
+// s8 elements as weights of a product are drawn: all of them alike, or most of them near 0 and a few anywhere.
+Bytes second_operand(size_t count) {
+  Bytes made = elements(Type::s8, count);
+  const int parts = pick({1, 2, 4, 8}), often = pick({10, 100, 1000});
+  for (char& x : made) {
+    if (!one_in(often)) x = static_cast<char>(static_cast<int8_t>(x) / parts);
+  }
+  return made;
+}
+
 // Runs `made(parallel, y)` in two cuts and prints the hash of y.
 template <class F>
 void run_twice(size_t bytes, const F& made) {
@@ -74,8 +84,8 @@ void attention() {
   spec.shift = std::min(spec.shift, 38);
   spec.out = output(pick({Type::u8, Type::s8, Type::s16}));
   const Bytes q = elements(Type::u8, s.batch * s.rows * s.heads * s.depth);
-  const Bytes k = elements(Type::s8, s.batch * s.keys * s.groups * s.depth);
-  const Bytes v = elements(Type::s8, s.batch * s.keys * s.groups * s.width);
+  const Bytes k = second_operand(s.batch * s.keys * s.groups * s.depth);
+  const Bytes v = second_operand(s.batch * s.keys * s.groups * s.width);
   Mask mask;
   Bytes flags;
   const bool masked = one_in(2);
@@ -131,7 +141,7 @@ void matmul() {
   spec.b = b.data();
   spec.c = c.data();
   spec.out = output(pick({Type::u8, Type::u8, Type::s8, Type::s16, Type::s32}));
-  const Bytes x = elements(Type::u8, batches[0].count() * s.m * s.k), w = elements(Type::s8, batches[1].count() * s.k * s.n);
+  const Bytes x = elements(Type::u8, batches[0].count() * s.m * s.k), w = second_operand(batches[1].count() * s.k * s.n);
   std::printf(" %zu of %zux%zu by %zu", s.batches, s.m, s.k, s.n);
   run_twice(s.batches * s.m * s.n * size_of(spec.out.type), [&](const Parallel& parallel, char* y) {
     return mulshift::matmul(spec, s, u8(x), s8(w), y, parallel);

@@ -22,7 +22,8 @@ namespace mulshift {
 template <class V>
 struct Tables {
   static constexpr ElementwiseKernels elementwise = {Elementwise<V>::requantize, Elementwise<V>::add,
-                                                     Elementwise<V>::mul, Elementwise<V>::affine};
+                                                     Elementwise<V>::mul, Elementwise<V>::affine,
+                                                     Elementwise<V>::scale};
   static constexpr HadamardKernels hadamard = {Hadamard<V>::group};
   static constexpr LerpKernels lerp = {Lerp<V>::row};
   static constexpr LowBitsKernels low_bits = {unpack<V, 4>, unpack<V, 2>, unpack<V, 1>, unpack_blocks<V>};
@@ -32,15 +33,15 @@ struct Tables {
   static constexpr ReduceKernels reduce = {Reduce<V>::row, Reduce<V>::columns};
   static constexpr RotaryKernels rotary = {Rotary<V>::within, Rotary<V>::row};
   static constexpr RowKernels rows = {RowQuantize<V>::run};
-  static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale};
+  static constexpr SoftmaxKernels softmax = {Softmax<V>::weights, Softmax<V>::powers, Softmax<V>::scale, Softmax<V>::divide};
   static constexpr SparseKernels sparse = {gather<V>};
   static constexpr TableKernels table = {Table<V>::bytes, Table<V>::words, Table<V>::wide_bytes, Table<V>::wide_words};
 
   // The row of an instruction set: what it brings itself, the rest from here.
   static constexpr Isa isa(const char* name, const DenseKernels& dense, const DepthwiseKernels& depthwise,
-                           const TableKernels& own_table = table) {
+                           const TableKernels& own_table = table, const SoftmaxKernels& own_softmax = softmax) {
     return {name, dense,  depthwise, elementwise, hadamard, lerp,    low_bits, norm,
-            pack, pool, reduce,    rotary,      rows,     softmax, sparse,   own_table};
+            pack, pool, reduce,    rotary,      rows,     own_softmax, sparse,   own_table};
   }
 };
 

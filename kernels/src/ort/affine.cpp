@@ -1,5 +1,8 @@
 // Affine(x, w, bias, b, c) -> out: (x - zx) * w + bias, requantized.
 #include "../elementwise.h"
+
+#include <cstring>
+
 #include "../isa.h"
 #include "elementwise.h"
 
@@ -28,10 +31,15 @@ class Affine final : public Kernel {
     dyadics_.read(node, 3, bound < INT32_MAX ? bound : INT32_MAX, spec_.out);
     spec_.way = dyadics_.ratio().way;
     spec_.left = dyadics_.ratio().left;
+    if (spec_.x_type == Type::s16 && !spec_.x_zero_point && fits_zero_point(spec_.out)) read_scale(node, w, bias);
   }
 
   bool run(Call& call) const override {
     const Tensor x = call.input(0, "x"), w = call.input(1, "w"), bias = call.input(2, "bias");
+    if (call.ok() && is_scale_) {
+      const auto of = [&](const Buffer& held) { return Tensor{Type::s32, shape_, held.data()}; };
+      return run_elementwise(call, {x, of(high_), of(low_), of(half_), of(shift_)}, ScaleSpec{spec_.out}, isa()->elementwise.scale);
+    }
     Tensor b, c;
     if (!call.ok() || !dyadics_.get(call, &b, &c)) return false;
     const auto kernel = fits_lanes(spec_.way, spec_.out) ? isa()->elementwise.affine : exact_elementwise.affine;
@@ -39,8 +47,39 @@ class Affine final : public Kernel {
   }
 
  private:
+  // Whether `other` has one element for each of w, or one for all.
+  static bool goes_with(const Tensor& w, const Tensor& other) {
+    if (other.shape.count() == 1) return other.shape.rank <= w.shape.rank;
+    return other.shape.rank == w.shape.rank && !std::memcmp(other.shape.dims, w.shape.dims, w.shape.rank * sizeof(w.shape.dims[0]));
+  }
+
+  // Whether it is a scaling, whose operands are then made.
+  void read_scale(Node& node, const Tensor& w, const Tensor& bias) {
+    const Tensor b = node.constant_or_none(3, "b"), c = node.constant_or_none(4, "c");
+    const size_t n = w.shape.count(), bs = b.shape.count(), cs = c.shape.count();
+    if (!b.data || !c.data || !n || !goes_with(w, bias) || !goes_with(w, b) || !goes_with(w, c)) return;
+    const int32_t first = w.as<int32_t>()[0], k = first > 0 ? __builtin_ctz(static_cast<unsigned>(first)) : 0;
+    if (first != 1 << k || magnitude(bias)) return;
+    int32_t *high = high_.array<int32_t>(n), *low = low_.array<int32_t>(n);
+    int32_t *half = half_.array<int32_t>(n), *shift = shift_.array<int32_t>(n);
+    if (!high || !low || !half || !shift) return;
+    for (size_t i = 0; i < n; ++i) {
+      const int32_t bi = b.as<int32_t>()[bs == 1 ? 0 : i], ci = c.as<int32_t>()[cs == 1 ? 0 : i] - k;
+      if (w.as<int32_t>()[i] != first || ci < 17 || ci > 46) return;
+      high[i] = bi >> 16;
+      low[i] = bi & 0xffff;
+      shift[i] = ci - 16;
+      half[i] = 1 << (ci - 17);
+    }
+    shape_ = w.shape;
+    is_scale_ = true;
+  }
+
   AffineSpec spec_;
   Dyadics dyadics_;
+  bool is_scale_ = false;
+  Shape shape_;
+  Buffer high_, low_, half_, shift_;
 };
 
 }  // namespace
