@@ -32,15 +32,16 @@ constexpr size_t kFetchRows = 2;  // of a tile at most: more come back to the sa
 
 // s8 [k4][16][4] -> s16 [2 * k4][16][2]: pairs of k beside each other for vpmaddwd.
 inline void expand(const int8_t* packed, size_t k4, size_t panels, void* b) {
-  const __m256i split = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12, 13,
-                                         2, 3, 6, 7, 10, 11, 14, 15);
+  // To the upper bytes, from where a shift brings the sign.
+  const __m256i first = _mm256_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1, -1, 4, -1,
+                                         5, -1, 8, -1, 9, -1, 12, -1, 13);
+  const __m256i last = _mm256_add_epi8(first, _mm256_set1_epi16(0x0200));
   int16_t* out = static_cast<int16_t*>(b);
   for (size_t i = 0; i < k4 * panels; ++i, packed += 64, out += 64) {
     for (int half = 0; half < 2; ++half) {
-      const __m256i bytes = _mm256_shuffle_epi8(read(packed + 32 * half), split);
-      const __m256i pairs = _mm256_permute4x64_epi64(bytes, 0xd8);
-      write(out + 16 * half, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(pairs)));
-      write(out + 32 + 16 * half, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(pairs, 1)));
+      const __m256i bytes = read(packed + 32 * half);
+      write(out + 16 * half, _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, first), 8));
+      write(out + 32 + 16 * half, _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, last), 8));
     }
   }
 }
