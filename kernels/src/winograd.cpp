@@ -13,7 +13,7 @@ namespace mulshift {
 namespace {
 
 constexpr size_t kInputBytes = 512 * 1024;  // of a block's transformed inputs: about the second-level cache
-constexpr size_t kKeptBytes = 96 * 1024;   // of transformed weights: more are transformed in every call
+constexpr size_t kKeptBytes = 96 * 1024;    // of transformed weights: more are transformed in every call
 constexpr size_t kPart = 128;               // channels whose weights are transformed at a time
 constexpr size_t kLeastTiles = 16;          // of a block: each transforms all weights
 constexpr size_t kKeptTiles = 32;           // of a block at most where weights are kept: larger ones only take memory

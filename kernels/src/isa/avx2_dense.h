@@ -170,8 +170,10 @@ struct SlowS16 {
   }
 };
 
-// Two steps at once: vpmaddubsw of each, added in 16 bits. All 16 registers of a tile of four rows are taken.
-inline void add_two(__m256i& low, __m256i& high, const char* a, __m256i b00, __m256i b01, __m256i b10, __m256i b11) {
+// Two steps at once, of activations at a and c: vpmaddubsw of each, added in 16 bits. All 16 registers of a tile of four rows
+// are taken.
+inline void add_two(__m256i& low, __m256i& high, const char* a, const char* c, __m256i b00, __m256i b01, __m256i b10,
+                    __m256i b11) {
   __m256i p, q, x, y;
   asm volatile(
       "vpbroadcastd %6, %4\n\t"
@@ -187,7 +189,7 @@ inline void add_two(__m256i& low, __m256i& high, const char* a, __m256i b00, __m
       "vpaddd %2, %0, %0\n\t"
       "vpaddd %3, %1, %1"
       : "+x"(low), "+x"(high), "=&x"(p), "=&x"(q), "=&x"(x), "=&x"(y)
-      : "m"(*reinterpret_cast<const char(*)[4]>(a)), "m"(*reinterpret_cast<const char(*)[4]>(a + 4)), "x"(b00), "x"(b01),
+      : "m"(*reinterpret_cast<const char(*)[4]>(a)), "m"(*reinterpret_cast<const char(*)[4]>(c)), "x"(b00), "x"(b01),
         "x"(b10), "x"(b11), "m"(StepU8::kOnes));
 }
 
@@ -212,7 +214,9 @@ __attribute__((always_inline)) inline void by_runs(const Tile& t, int32_t* acc, 
       }
       const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
 #pragma GCC unroll 4
-      for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a + r * a_stride, b00, b01, b10, b11);
+      for (size_t r = 0; r < ROWS; ++r) {
+        add_two(low[r], high[r], a + r * a_stride, a + r * a_stride + 4, b00, b01, b10, b11);
+      }
     }
     if (!left) break;
     count = *run++;

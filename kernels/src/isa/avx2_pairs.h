@@ -11,12 +11,13 @@
 #ifndef MULSHIFT_SRC_ISA_AVX2_PAIRS_H
 #define MULSHIFT_SRC_ISA_AVX2_PAIRS_H
 
+#include "../low_bits.h"
 #include "avx2_dense.h"
 
 namespace mulshift {
 namespace avx2 {
 
-constexpr size_t kStepBytes = 64, kNear = 8;
+constexpr size_t kNear = 8;
 
 // Where the parts of a prepared panel of that many steps are.
 struct Prepared {
@@ -101,28 +102,6 @@ inline void prepare(const int8_t* packed, size_t k4, void* prepared) {
   }
 }
 
-// As add_two, of activations at two places.
-inline void add_couple(__m256i& low, __m256i& high, const char* a, const char* c, __m256i b00, __m256i b01, __m256i b10,
-                       __m256i b11) {
-  __m256i p, q, x, y;
-  asm volatile(
-      "vpbroadcastd %6, %4\n\t"
-      "vpbroadcastd %7, %5\n\t"
-      "vpmaddubsw %8, %4, %2\n\t"
-      "vpmaddubsw %9, %4, %3\n\t"
-      "vpmaddubsw %10, %5, %4\n\t"
-      "vpmaddubsw %11, %5, %5\n\t"
-      "vpaddw %4, %2, %2\n\t"
-      "vpaddw %5, %3, %3\n\t"
-      "vpmaddwd %12, %2, %2\n\t"
-      "vpmaddwd %12, %3, %3\n\t"
-      "vpaddd %2, %0, %0\n\t"
-      "vpaddd %3, %1, %1"
-      : "+x"(low), "+x"(high), "=&x"(p), "=&x"(q), "=&x"(x), "=&x"(y)
-      : "m"(*reinterpret_cast<const char(*)[4]>(a)), "m"(*reinterpret_cast<const char(*)[4]>(c)), "x"(b00), "x"(b01),
-        "x"(b10), "x"(b11), "m"(StepU8::kOnes));
-}
-
 struct PairsTile {
   const char* a;
   size_t a_stride;
@@ -150,7 +129,7 @@ __attribute__((noinline)) void by_pairs(const PairsTile& t, size_t tiles, int32_
       const char *a = first + 4 * at[0], *c = first + 4 * at[1];
       const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
 #pragma GCC unroll 4
-      for (size_t r = 0; r < ROWS; ++r) add_couple(low[r], high[r], a + r * a_stride, c + r * a_stride, b00, b01, b10, b11);
+      for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a + r * a_stride, c + r * a_stride, b00, b01, b10, b11);
     }
     at = t.w.singles();
     b = t.w.single_weights();
