@@ -9,6 +9,7 @@
 
 #include "../conv.h"
 #include "../depthwise.h"
+#include "../large_pages.h"
 #include "../low_bits.h"
 #include "../ratios.h"
 #include "../row_quantize.h"
@@ -182,6 +183,7 @@ class Product final : public Kernel {
     spec_.packed = w.data;
     spec_.packing.bits = form_.bits;
     spec_.packing.zeros = form_.zeros;
+    pages_.hold(w.data, w.shape.count());
   }
 
   void read_matrix(Node& node, const Tensor& w) {
@@ -407,6 +409,7 @@ class Product final : public Kernel {
   const Form form_;
   const unsigned chosen_;
   ConvSpec spec_;
+  LargePages pages_;
   int32_t least_c_ = kMaxShift;
   Stages stages_ = {};
   AddStage add_ = {};
