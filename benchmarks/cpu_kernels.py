@@ -1,8 +1,9 @@
 """Speed and memory on this CPU beside int8 peers, one line a criterion: `python benchmarks/cpu_kernels.py [--quick]`.
 
 Networks of `networks.py`, batch 1 and 8, 1 and 2 threads. Every tool quantizes the same ONNX file on the same data.
-Each configuration is timed in processes of its own, in turns, and its best run counts: other work on the machine hits
-all sides alike. `--quick` does batch 1 alone, with fewer repeats, in less than 5 minutes.
+Each configuration is timed in processes of its own, in turns with its peers (`sides.py`), and its best run counts:
+other work on the machine hits all sides alike. `--quick` does batch 1 alone, with fewer repeats, in less than 5
+minutes; models and the sanitized library stay in build/ for the next run.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from pathlib import Path
 
 import models
 from node_rows import Plan, node_rows
-from processes import Failed, loud, measured, script, watched
+from processes import Failed, loud, script, watched
 from rows import Row, at_least, at_most, finish, missing, show
-from sanitizer_rows import sanitizer_rows
+from sanitizer_rows import build, sanitizer_rows
+from sides import Side, take_turns
 
 CONFIGURATIONS = {
     "float": ("onnxruntime", "model.onnx", "float"),
-    "ort int8": ("onnxruntime", "ort.onnx", "ort int8"),
-    "openvino int8": ("openvino", "openvino.xml", "openvino int8"),
-    "litert int8": ("litert", "litert-{batch}.tflite", "litert int8"),
-    "ours qdq": ("onnxruntime", "ours-qdq/model.onnx", "ours"),
-    "ours": ("ours", "ours/model.onnx", "ours"),
+    "ort int8": ("onnxruntime", "model.onnx", "ort int8"),
+    "openvino int8": ("openvino", "model.xml", "openvino int8"),
+    "litert int8": ("litert", "{batch}.tflite", "litert int8"),
+    "ours qdq": ("onnxruntime", "qdq/model.onnx", "ours"),
+    "ours": ("ours", "integer/model.onnx", "ours"),
 }
-"""name -> engine (a row of cpu_worker.ENGINES), file, what makes it (a row of cpu_prepare.PREPARE)."""
+"""name -> engine (a row of cpu_worker.ENGINES), file, which row of cpu_prepare.PREPARE makes its folder."""
 PEERS = ("ort int8", "openvino int8", "litert int8")
 MEMORY_PEER = "ort int8"
 BOUNDS = {"efficientnet-lite0": 1.25, "mobilenet-v2": 1.25, "resnet20": 1.25, "resnet50": 1.05}
@@ -48,7 +50,8 @@ class Effort:
     Attributes:
         batches: sizes to time; criteria are on 1.
         rounds: processes a configuration.
-        seconds: of timing, a process.
+        seconds: of turns of all configurations of a setting, a round.
+        node_seconds: the same of nodes.
         samples: to calibrate on.
         fuzz: seconds of random nodes under sanitizers.
     """
@@ -56,77 +59,72 @@ class Effort:
     batches: tuple[int, ...]
     rounds: int
     seconds: float
+    node_seconds: float
     samples: int
     fuzz: float
 
 
-QUICK, FULL = Effort((1,), 2, 0.25, 4, 5), Effort((1, 8), 3, 2.0, 16, 120)
-
-
-@dataclass
-class Seen:
-    """Of one configuration: best milliseconds, and least peak memory in bytes, over its processes."""
-
-    milliseconds: float = float("inf")
-    memory: float = float("inf")
+QUICK, FULL = Effort((1,), 2, 3.0, 0.6, 4, 5), Effort((1, 8), 3, 15.0, 3.0, 16, 120)
 
 
 @dataclass
 class Table:
-    """What was measured: (network, threads, batch, configuration) -> Seen; nothing for what failed."""
+    """What is measured.
 
-    folder: Path
+    Attributes:
+        folders: (network, row of cpu_prepare.PREPARE) -> its files, if they could be made.
+        sides: (network, threads, batch) -> configuration -> its process.
+    """
+
     effort: Effort
-    seen: dict[tuple[str, int, int, str], Seen] = field(default_factory=dict)
-    failed: set[tuple[str, str]] = field(default_factory=set)
+    folders: dict[tuple[str, str], Path] = field(default_factory=dict)
+    sides: dict[tuple[str, int, int], dict[str, Side]] = field(default_factory=dict)
 
     def settings(self) -> list[tuple[str, int, int]]:
-        """(network, batch, threads)."""
-        return list(product(BOUNDS, self.effort.batches, THREADS))
+        """(network, threads, batch)."""
+        return [(n, t, b) for n, b, t in product(BOUNDS, self.effort.batches, THREADS)]
 
-    def milliseconds(self, network: str, threads: int, batch: int, name: str) -> float | None:
-        found = self.seen.get((network, threads, batch, name))
-        return found.milliseconds if found else None
+    def seen(self, setting: tuple[str, int, int], name: str, what: str) -> float | None:
+        """The least milliseconds, or bytes."""
+        side = self.sides.get(setting, {}).get(name)
+        return side.seen.get(what) if side else None
+
+    def times(self, setting: tuple[str, int, int]) -> dict[str, float | None]:
+        """Milliseconds of all configurations."""
+        return {name: self.seen(setting, name, "milliseconds") for name in CONFIGURATIONS}
 
 
 def prepare(table: Table, network: str) -> None:
     """Make all files of a network, each by a process of its own; what fails is named and left out."""
-    steps = list(dict.fromkeys(step for _, _, step in CONFIGURATIONS.values()))
-    for step in steps:
+    for step in dict.fromkeys(step for _, _, step in CONFIGURATIONS.values()):
         try:
-            script("cpu_prepare", step, network, table.folder, table.effort.samples)
+            made = script("cpu_prepare", step, network, table.effort.samples)
+            table.folders[network, step] = Path(made.splitlines()[-1])
         except Failed as e:
-            _fail(table, network, [n for n, row in CONFIGURATIONS.items() if row[2] == step], str(e))
-
-
-def _fail(table: Table, network: str, names: list[str], why: str) -> None:
-    table.failed |= {(network, name) for name in names}
-    loud(f"{network}, {' and '.join(names)} left out", why)
+            names = [n for n, row in CONFIGURATIONS.items() if row[2] == step]
+            loud(f"{network}, {' and '.join(names)} left out", str(e))
 
 
 def time_all(table: Table) -> None:
-    """All configurations in turns; the rounds of one setting lie far apart, so that noise rarely hits them all."""
+    """The rounds of one setting lie far apart, so that noise rarely hits them all."""
+    for setting in table.settings():
+        table.sides[setting] = dict(sides_of(table, *setting))
     for number in range(table.effort.rounds):
-        for network, batch, threads in table.settings():
-            for name in CONFIGURATIONS:
-                if (network, name) not in table.failed:
-                    time_one(table, network, threads, batch, name)
+        for (network, *_), sides in table.sides.items():
+            well = {name: side for name, side in sides.items() if not side.why}
+            take_turns(well, table.effort.seconds, PEERS)
+            for name, side in well.items():
+                if side.why:
+                    loud(f"{network}, {name} left out", side.why)
         print(f"round {number + 1} of {table.effort.rounds} done", flush=True)
 
 
-def time_one(table: Table, network: str, threads: int, batch: int, name: str) -> None:
-    """One process."""
-    engine, file, _ = CONFIGURATIONS[name]
-    start = table.folder / network
-    files = f"{start}-{file.format(batch=batch)}", f"{start}-x{batch}.npy"
-    try:
-        found = measured("cpu_worker", engine, *files, threads, table.effort.seconds)
-    except Failed as e:
-        _fail(table, network, [name], str(e))
-        return
-    best = table.seen.setdefault((network, threads, batch, name), Seen())
-    best.milliseconds = min(best.milliseconds, found["milliseconds"])
-    best.memory = min(best.memory, found["bytes"])
+def sides_of(table: Table, network: str, threads: int, batch: int) -> Iterator[tuple[str, Side]]:
+    """A process for each configuration."""
+    for name, (engine, file, step) in CONFIGURATIONS.items():
+        if (network, step) in table.folders:
+            files = file.format(batch=batch), table.folders[network, "float"] / f"x{batch}.npy"
+            yield name, Side("cpu_worker", (engine, table.folders[network, step] / files[0], files[1], threads))
 
 
 def print_head() -> None:
@@ -146,8 +144,8 @@ def vnni() -> bool:
     return "avx512_vnni" in text or "avx_vnni" in text or "avx2" not in text
 
 
-def print_line(table: Table, network: str, threads: int, batch: int) -> None:
-    times = [table.milliseconds(network, threads, batch, name) for name in CONFIGURATIONS]
+def print_line(table: Table, setting: tuple[str, int, int]) -> None:
+    times, (network, threads, batch) = list(table.times(setting).values()), setting
     title = f"{network}, batch {batch}, {_threads(threads)}"
     print(f"{title:<{NAME_WIDTH}}" + "".join("              -" if t is None else f"{t:15.3f}" for t in times))
     ours = times[-1]
@@ -163,8 +161,8 @@ def _threads(count: int) -> str:
 def print_memory(table: Table) -> None:
     print("\npeak resident memory, MB, batch 1, 1 thread")
     for network in BOUNDS:
-        found = [table.seen.get((network, 1, 1, name)) for name in CONFIGURATIONS]
-        shown = "".join("              -" if f is None else f"{f.memory / 1e6:15.1f}" for f in found)
+        found = [table.seen((network, 1, 1), name, "bytes") for name in CONFIGURATIONS]
+        shown = "".join("              -" if f is None else f"{f / 1e6:15.1f}" for f in found)
         print(f"{network:<{NAME_WIDTH}}{shown}", flush=True)
 
 
@@ -172,7 +170,7 @@ def speed_rows(table: Table) -> Iterator[Row]:
     """Batch 1 against the fastest peer of this run, float, and our own QDQ form."""
     for network, bound in BOUNDS.items():
         for threads in THREADS:
-            times = {n: table.milliseconds(network, threads, 1, n) for n in CONFIGURATIONS}
+            times = table.times((network, threads, 1))
             peers = {n: t for n in PEERS if (t := times[n]) is not None}
             fastest = min(peers, key=lambda n: peers[n], default="")
             against = {f"{fastest or 'no peer'} (fastest int8 peer)": (fastest, bound)}
@@ -191,32 +189,32 @@ def _ratio(criterion: str, times: dict[str, float | None], name: str, bound: flo
 def memory_rows(table: Table) -> Iterator[Row]:
     for network in BOUNDS:
         criterion = f"{network}, 1 thread: peak memory against {MEMORY_PEER}, %"
-        ours, theirs = (table.seen.get((network, 1, 1, name)) for name in ("ours", MEMORY_PEER))
+        ours, theirs = (table.seen((network, 1, 1), name, "bytes") for name in ("ours", MEMORY_PEER))
         if ours is None or theirs is None:
             yield missing(criterion, "<= 100.0")
         else:
-            yield at_most(criterion, 100 * ours.memory / theirs.memory, 100, ".1f")
+            yield at_most(criterion, 100 * ours / theirs, 100, ".1f")
 
 
 def measure(folder: Path, effort: Effort) -> Iterator[Row]:
-    """Prepare (two networks at a time, for nothing is timed), then time."""
-    table = Table(folder, effort)
-    start = time.perf_counter()
+    """Prepare (two things at a time, for nothing is timed), then time."""
+    table, start = Table(effort), time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
+        sanitized = pool.submit(build, 1)
         list(pool.map(lambda network: prepare(table, network), sorted(BOUNDS, reverse=True)))
     print(f"prepared in {time.perf_counter() - start:.0f} s", flush=True)
     with watched("networks"):
         time_all(table)
     print_head()
-    for network, batch, threads in table.settings():
-        print_line(table, network, threads, batch)
+    for setting in table.settings():
+        print_line(table, setting)
     print_memory(table)
     yield from speed_rows(table)
     yield from memory_rows(table)
     with watched("kernels"):
-        kernels = list(node_rows(Plan(folder, effort.rounds, effort.seconds)))
+        kernels = list(node_rows(Plan(folder, effort.rounds, effort.node_seconds)))
     yield from kernels
-    yield from sanitizer_rows(effort.fuzz)
+    yield from sanitizer_rows(effort.fuzz, sanitized.result)
 
 
 def main() -> int:

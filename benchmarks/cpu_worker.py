@@ -1,22 +1,17 @@
-"""Time one configuration in a process of its own, which loads nothing but the runtime.
+"""One configuration in a process of its own, which loads nothing but the runtime, to be timed by `sides.py`.
 
-python benchmarks/cpu_worker.py ENGINE FILE INPUT.npy THREADS SECONDS; ENGINE is a row of ENGINES. Prints one JSON
-object: milliseconds (minimum), runs, bytes (peak resident).
+python benchmarks/cpu_worker.py ENGINE FILE INPUT.npy THREADS; ENGINE is a row of ENGINES.
 """
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from served import serve
 
-WARM_UP, FEWEST = 3, 5
 Run: TypeAlias = Callable[[], Any]
 
 
@@ -84,30 +79,8 @@ ENGINES: dict[str, Callable[[str, np.ndarray, int], Run]] = {
 }
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process. Linux's ru_maxrss would start with that of the parent."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-
-
-def measure(run: Run, seconds: float) -> dict[str, float]:
-    """Minimum time of a run in milliseconds, over at least FEWEST runs and `seconds`."""
-    for _ in range(WARM_UP):
-        run()
-    best, runs, end = float("inf"), 0, time.perf_counter() + seconds
-    while runs < FEWEST or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-        runs += 1
-    return {"milliseconds": best * 1e3, "runs": runs, "bytes": peak_bytes()}
-
-
-def main(engine: str, path: str, data: str, threads: str, seconds: str) -> None:
-    run = ENGINES[engine](path, np.load(data), int(threads))
-    sys.stdout.write(json.dumps(measure(run, float(seconds))) + "\n")
+def main(engine: str, path: str, data: str, threads: str) -> None:
+    serve(ENGINES[engine](path, np.load(data), int(threads)))
 
 
 if __name__ == "__main__":

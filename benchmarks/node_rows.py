@@ -13,18 +13,21 @@ from typing import Any
 
 from processes import HERE, Failed, loud, measured, run
 from rows import Row, at_least, missing
+from sides import Side, take_turns
 
 GEMM_BOUND, DEPTHWISE_BOUND = 85.0, 2.0
 """Per cent of the peak; times as fast as ONNX Runtime."""
 STOCK = ("stock", "-ort", "QLinearConv")
 OURS = {"any s8": ("any s8", "", "DepthwiseNhwc"), "reduce-range": ("reduce-range", "-reduced", "DepthwiseNhwc")}
 """Who, end of the file's name, operator that does the work; ours by the weights."""
+PEAKS, NODE_TURN = 3, 0.01
+"""Times that the peak is measured in a round; seconds, for each run leaves records behind."""
 GEMM_OPERATIONS = {"1024x1024x1024": 2 * 1024**3, "197x768x3072": 2 * 197 * 768 * 3072}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure."""
+    """How long to measure: rounds of so many seconds of turns."""
 
     folder: Path
     rounds: int
@@ -70,13 +73,16 @@ def _gemm_rows(plan: Plan, good: list[str]) -> Iterator[Row]:
     program = build_peak(plan.folder)
     best, peak, isa = dict.fromkeys(GEMM_OPERATIONS, 0.0), 0.0, ""
     try:
-        for _ in range(plan.rounds):
-            for shape, operations in GEMM_OPERATIONS.items():
-                if program:
-                    seen = _peak(program)
-                    peak, isa = max(peak, seen["gops"]), seen["isa"]
-                if f"gemm-{shape}" in good:
-                    best[shape] = max(best[shape], operations / _seconds(plan, f"gemm-{shape}") * 1e-9)
+        for _ in range(PEAKS * plan.rounds):
+            if program:
+                seen = _peak(program)
+                peak, isa = max(peak, seen["gops"]), seen["isa"]
+            sides = {shape: _product(plan, shape) for shape in GEMM_OPERATIONS if f"gemm-{shape}" in good}
+            take_turns(sides, plan.seconds / PEAKS)
+            for shape, side in sides.items():
+                if side.why:
+                    raise Failed(side.why)
+                best[shape] = max(best[shape], GEMM_OPERATIONS[shape] / side.seen["milliseconds"] * 1e-6)
     except Failed as e:
         loud("matrix product", str(e))
     print(f"\nmatrix product u8 x s8 with requantization, 1 thread, GOP/s; peak {peak:.1f} ({isa or 'unknown'})")
@@ -89,9 +95,8 @@ def _gemm_rows(plan: Plan, good: list[str]) -> Iterator[Row]:
             yield missing(criterion, f">= {GEMM_BOUND:.1f}")
 
 
-def _seconds(plan: Plan, name: str) -> float:
-    files = plan.folder / f"{name}.onnx", plan.folder / f"{name}-x.npy"
-    return float(measured("cpu_worker", "ours", *files, 1, plan.seconds)["milliseconds"]) * 1e-3
+def _product(plan: Plan, shape: str) -> Side:
+    return Side("cpu_worker", ("ours", plan.folder / f"gemm-{shape}.onnx", plan.folder / f"gemm-{shape}-x.npy", 1))
 
 
 def _depthwise_rows(plan: Plan, names: list[str], good: list[str]) -> Iterator[Row]:
@@ -122,14 +127,15 @@ def _text(value: float | None, style: str) -> str:
 def _kernels(plan: Plan, name: str, sides: tuple[tuple[str, str, str], ...]) -> dict[str, float]:
     """Microseconds of each side, the best of some rounds in turns; a side that fails is left out."""
     best: dict[str, float] = {}
-    for who, suffix, op in sides * plan.rounds:
-        files = plan.folder / f"{name}{suffix}.onnx", plan.folder / f"{name}{suffix}-x.npy"
-        try:
-            seen = measured("node_worker", *files, op, plan.seconds, "stock" if who == "stock" else "ours")[
-                "microseconds"
-            ]
-        except Failed as e:
-            loud(name, str(e))
-            break
-        best[who] = min(best.get(who, seen), seen)
+    for _ in range(plan.rounds):
+        running = {}
+        for who, suffix, op in sides:
+            files = plan.folder / f"{name}{suffix}.onnx", plan.folder / f"{name}{suffix}-x.npy"
+            running[who] = Side("node_worker", (*files, op, "stock" if who == "stock" else "ours"))
+        take_turns(running, plan.seconds, turn=NODE_TURN)
+        for who, side in running.items():
+            if side.why:
+                loud(name, side.why)
+                return best
+            best[who] = min(best.get(who, float("inf")), side.seen["microseconds"])
     return best

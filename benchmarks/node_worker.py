@@ -1,7 +1,7 @@
 """Time of one node's kernel by ONNX Runtime's profiler, one thread, in a process of its own.
 
-python benchmarks/node_worker.py MODEL INPUT.npy OP SECONDS ours|stock. Prints one JSON object: microseconds (minimum),
-runs. Nodes around OP (transposes that ONNX Runtime adds) do not count.
+python benchmarks/node_worker.py MODEL INPUT.npy OP ours|stock, to be timed by `sides.py`: its last answer is
+microseconds (minimum). Nodes around OP (transposes that ONNX Runtime adds) do not count.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from served import serve
 
 MOST = 3000
 """Runs; the profiler keeps a bounded number of events."""
@@ -46,16 +46,19 @@ def kernel_times(events: list[dict[str, Any]], op: str) -> list[int]:
     return next(iter(times.values()))
 
 
-def main(path: str, data: str, op: str, seconds: str, who: str) -> None:
+def main(path: str, data: str, op: str, who: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        running, x = session(path, who == "ours", f"{folder}/profile"), np.load(data)
-        end = time.perf_counter() + float(seconds)
-        for _ in range(MOST):
-            running.run(None, {"x": x})
-            if time.perf_counter() > end:
-                break
-        times = kernel_times(json.loads(Path(running.end_profiling()).read_text()), op)
-    sys.stdout.write(json.dumps({"microseconds": min(times), "runs": len(times)}) + "\n")
+        running, feeds = session(path, who == "ours", f"{folder}/profile"), {"x": np.load(data)}
+        left = iter(range(MOST))
+
+        def run() -> None:
+            if next(left, None) is not None:
+                running.run(None, feeds)
+
+        def end() -> dict[str, float]:
+            return {"microseconds": min(kernel_times(json.loads(Path(running.end_profiling()).read_text()), op))}
+
+        serve(run, end)
 
 
 if __name__ == "__main__":

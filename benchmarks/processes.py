@@ -36,8 +36,13 @@ def run(command: list[str], seconds: float | None = None) -> str:
     except subprocess.TimeoutExpired as e:
         raise Failed(f"not done within the {seconds:.0f} s that were left for it") from e
     if done.returncode:
-        raise Failed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300])
+        raise Failed(reason(done.stderr, done.returncode))
     return done.stdout
+
+
+def reason(errors: str, status: int) -> str:
+    """Why a process ended: the last line that it wrote to standard error."""
+    return (errors.strip().splitlines() or [f"exit status {status}"])[-1][:300]
 
 
 def script(name: str, *arguments: object, seconds: float | None = None) -> str:

@@ -1,6 +1,6 @@
 """The kernel library under the address and undefined-behaviour sanitizers, inside ONNX Runtime.
 
-python benchmarks/sanitizer_rows.py [--seconds N] builds it into a temporary folder and runs random and malformed nodes
+python benchmarks/sanitizer_rows.py [--seconds N] builds it into build/sanitized and runs random and malformed nodes
 of every operator through it (tests/fuzz_kernels.py), on each instruction set that this machine runs.
 """
 
@@ -12,8 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,9 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-reco
 QUIET = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 """Leaks are Python's and ONNX Runtime's."""
 UNDER = "kernels, sanitized"
+FOLDER = ROOT / "build" / "sanitized"
+ISAS = ("AVX2", "AVX512VNNI", "NEONDOT")
+"""As CMakeLists.txt names them, behind MULSHIFT_."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class Sanitized:
     preload: str
 
 
-def build(folder: Path) -> Sanitized:
-    """The library as CMakeLists.txt makes it, with sanitizers.
+def build(jobs: int = 2) -> Sanitized:
+    """The library as CMakeLists.txt makes it, with sanitizers, for what this machine runs.
+
+    Args:
+        jobs: compilers at a time.
 
     Raises:
         Failed: no g++ with sanitizers or no cmake, or it does not compile.
     """
+    from mulshift import kernels
+
     compiler, cmake = shutil.which("g++"), _cmake()
     if not compiler or not cmake:
         raise Failed("no g++ (apt-get install g++)" if cmake else "no cmake (make installs it)")
@@ -53,9 +60,11 @@ def build(folder: Path) -> Sanitized:
             raise Failed(f"g++ has no {name}")
         preload.append(found)
     options = ["CMAKE_BUILD_TYPE=Sanitized", f"CMAKE_CXX_COMPILER={compiler}", f"CMAKE_CXX_FLAGS=-Og {SANITIZERS}"]
-    run([cmake, "-S", str(ROOT / "kernels"), "-B", str(folder), *(f"-D{option}" for option in options)])
-    run([cmake, "--build", str(folder), "-j", "2"])
-    return Sanitized(str(folder / "mulshift_kernels.so"), " ".join(preload))
+    unknown = [isa for isa in ISAS if isa.lower() not in kernels.instruction_sets()]
+    options.append(f"MULSHIFT_WITHOUT={';'.join(f'MULSHIFT_{isa}' for isa in unknown)}")
+    run([cmake, "-S", str(ROOT / "kernels"), "-B", str(FOLDER), *(f"-D{option}" for option in options)])
+    run([cmake, "--build", str(FOLDER), "-j", str(jobs)])
+    return Sanitized(str(FOLDER / "mulshift_kernels.so"), " ".join(preload))
 
 
 def _cmake() -> str | None:
@@ -96,18 +105,13 @@ class Seen:
     wrong: int = 0
 
 
-def run_random(what: Sanitized, isas: list[str], seconds: float) -> Seen:
-    """A process for each instruction set, so long together."""
-    seen = Seen()
-    for seed, isa in enumerate(isas):
-        done = fuzz(what, isa, "random", seed, seconds / len(isas))
-        if _died(done):
-            seen.ended += 1
-            continue
-        found = _counts(done)
-        seen.nodes += found["nodes"]
-        seen.wrong += found["wrong"]
-    return seen
+def run_random(what: Sanitized, isa: str, seed: int, seconds: float) -> Seen:
+    """So long."""
+    done = fuzz(what, isa, "random", seed, seconds)
+    if _died(done):
+        return Seen(ended=1)
+    found = _counts(done)
+    return Seen(found["nodes"], 0, found["wrong"])
 
 
 def run_malformed(what: Sanitized, isa: str) -> Seen:
@@ -123,24 +127,25 @@ def run_malformed(what: Sanitized, isa: str) -> Seen:
     return Seen(found["nodes"], seen.ended, found["wrong"])
 
 
-def sanitizer_rows(seconds: float) -> Iterator[Row]:
+def sanitizer_rows(seconds: float, built: Callable[[], Sanitized] = build) -> Iterator[Row]:
     """All rows, with so many seconds of random nodes."""
     from mulshift import kernels
 
     isas = kernels.instruction_sets()
-    with tempfile.TemporaryDirectory(prefix="sanitized-") as folder:
-        try:
-            what = build(Path(folder))
-        except Failed as e:
-            loud("sanitizers", str(e))
-            yield missing(f"{UNDER}: reports", "== 0")
-            return
-        with ThreadPoolExecutor(2) as pool:
-            tasks = pool.submit(run_random, what, isas, seconds), pool.submit(run_malformed, what, isas[0])
-            good, bad = (task.result() for task in tasks)
-    print(f"\n{good.nodes} random nodes of every operator on {', '.join(isas)}; {bad.nodes} malformed ones")
-    yield exactly(f"{UNDER}: reports", good.ended)
-    yield exactly(f"{UNDER}: nodes that differ from the references", good.wrong)
+    try:
+        what = built()
+    except Failed as e:
+        loud("sanitizers", str(e))
+        yield missing(f"{UNDER}: reports", "== 0")
+        return
+    with ThreadPoolExecutor(2) as pool:
+        random = [pool.submit(run_random, what, isa, n, seconds / len(isas)) for n, isa in enumerate(isas)]
+        bad = pool.submit(run_malformed, what, isas[0]).result()
+        good = [task.result() for task in random]
+    nodes = sum(g.nodes for g in good)
+    print(f"\n{nodes} random nodes of every operator on {', '.join(isas)}; {bad.nodes} malformed ones")
+    yield exactly(f"{UNDER}: reports", sum(g.ended for g in good))
+    yield exactly(f"{UNDER}: nodes that differ from the references", sum(g.wrong for g in good))
     yield exactly(f"{UNDER}: crashes by malformed nodes", bad.ended)
     yield exactly(f"{UNDER}: malformed nodes without an error that names them", bad.wrong)
 

@@ -1,7 +1,7 @@
 """Transformers in integers, one line a criterion: `python benchmarks/transformers.py [--quick] [--json FILE]`.
 
 Accuracy of MiniLM and SmolLM2 on real text, errors of the operators, speed beside int8 peers, and what rotation does.
-All that takes long (exports, quantized models, not results) stays in build/benchmark-transformers, keyed by versions,
+All that takes long (exports, quantized models, not results) stays in build/benchmarks, keyed by versions,
 sources and options. `--quick` scores less, leaves GPTQ out, times once and stops preparing after PREPARE_SECONDS: it
 takes less than 5 minutes, and all its rows have values once build/ holds what they need.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import models
+from cache import CACHE
 from processes import Failed, loud, measured, watched
 from rows import Row, at_least, at_most, finish, show
 from transformer.speed import NAMES, Effort, Speed, prepare, print_times, speed_rows, time_all
@@ -56,7 +57,7 @@ class Plan:
     cases: int
 
 
-QUICK, FULL = Plan(True, Effort(4, 1, 0.4), 300, 4, 60), Plan(False, Effort(8, 3, 2.0), 0, 20, 1000)
+QUICK, FULL = Plan(True, Effort(4, 1, 5.0), 300, 4, 60), Plan(False, Effort(8, 3, 20.0), 0, 20, 1000)
 FOOT = """
 MiniLM: STS 2012 to 2014; every 10th pair of 2014 calibrates (8 batches of 16 sentences) and is not scored.
 SmolLM2: the first chunks of 512 tokens of wikitext-2 valid are scored, 4 chunks behind the 20th calibrate, 16 for
@@ -221,7 +222,7 @@ def line(row: Row) -> str:
 
 def clean() -> None:
     """Folders that a run which was ended left unfinished."""
-    for folder in (models.ROOT / "build" / "benchmark-transformers").glob("making-*"):
+    for folder in CACHE.glob("making-*"):
         if time.time() - Path(folder).stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 

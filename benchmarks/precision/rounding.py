@@ -158,14 +158,14 @@ def measure(name: str, method: str, quick: bool) -> dict[str, Any]:
 
     net = NETS[name]()
     found: dict[str, Any] = {"model": name, "method": method}
-    exported_key = (f"float-{name}", Path(__file__).read_text() + text_of("sentences_export"))
+    exported_key = (f"float-{name}", Path(__file__).read_text() + text_of("transformer/sentences_export"))
     recipe = recipe_of(net, method)
-    kept = (f"rounding-{name}-{method}", [exported_key, ours(), recipe, text_of("sentences")])
+    kept = (f"rounding-{name}-{method}", [exported_key, ours(), recipe, text_of("transformer/sentences")])
     if quick and not (place(*kept).is_dir() and place(*exported_key).is_dir()):
         return found | {"left_out": "nothing is kept of these sources: run it without --quick first"}
     model = cached(*exported_key, net.export) / "model.onnx"
     folder = cached(*kept, lambda folder: compiled(model, net, recipe, folder))
-    scored = (f"rounded-{name}-{method}", [kept, text_of("sessions")])
+    scored = (f"rounded-{name}-{method}", [kept, text_of("transformer/sessions")])
     if quick and not place(*scored).is_dir():
         return found | score(net, model, folder, quick)
     whole = cached(*scored, lambda out: write(out, score(net, model, folder, False)))

@@ -87,7 +87,7 @@ def language(quick: bool) -> Net:
         chunks = loader("smollm2").load(n=SCORED + CHUNKS, text=text)[2]
         np.save(folder / "chunks.npy", np.concatenate(chunks[: SCORED + CHUNKS]))
 
-    path = cached("float-language", text_of("language_export"), export) / MODEL
+    path = cached("float-language", text_of("transformer/language_export"), export) / MODEL
     chunks = np.load(cached("language-text", [SCORED, CHUNKS], tokens) / "chunks.npy")
     scored = [chunk[None] for chunk in chunks[: QUICK["smollm2"] if quick else SCORED]]
 
@@ -158,7 +158,9 @@ def steps(name: str, method: str) -> object:
 
 def scored_key(name: str, method: str) -> list[object]:
     """Of a full run's scores, without a look at the model: what makes, exports and scores it."""
-    scripts = text_of("language_export", "sentences_export", "sentences", "sessions")
+    scripts = text_of(
+        "transformer/language_export", "transformer/sentences_export", "transformer/sentences", "transformer/sessions"
+    )
     cases = (here.BENCHMARKS / "precision" / "cases.py").read_text(encoding="utf-8")
     return [ours(), steps(name, method), SCORED, scripts, cases]
 

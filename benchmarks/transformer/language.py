@@ -63,7 +63,7 @@ def main(what: str, chunks: str) -> None:
     here.quiet()
     from sessions import floats, with_kernels
 
-    exported = cached("float-language", text_of("language_export"), export)
+    exported = cached("float-language", text_of("transformer/language_export"), export)
     found: dict[str, Any] = {"float_nodes": [], "note": ""}
     if what == "float":
         session = floats(exported / MODEL)

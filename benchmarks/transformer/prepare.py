@@ -161,12 +161,12 @@ PREPARE: dict[str, Callable[[Job, Path], None]] = {
 def where(job: Job, what: str) -> tuple[str, object]:
     """Name and key of what `cached` keeps."""
     if what == "float":
-        return f"float-{job.network}", text_of("nets")
+        return f"float-{job.network}", text_of("transformer/nets")
     source = place(*where(job, "float")).name
     key = [
         source,
         job.samples,
-        text_of("prepare", "recipe"),
+        text_of("transformer/prepare", "transformer/recipe"),
         (ours(), recipe_name()) if what.startswith("ours") else "",
     ]
     return f"{what.replace(' ', '-')}-{job.network}", key

@@ -20,7 +20,7 @@ def sample(network: str) -> tuple[Path, dict[str, np.ndarray]]:
         from cache import cached, text_of
         from language_export import export
 
-        folder = cached("float-language", text_of("language_export"), export)
+        folder = cached("float-language", text_of("transformer/language_export"), export)
         return folder / "model.onnx", {"ids": np.load(folder / "chunks.npy")[:1]}
     from prepare import Job
 

@@ -77,8 +77,8 @@ def main(pairs: str) -> None:
     here.quiet()
     from sessions import floats, with_kernels
 
-    exported = cached("float-sentences", text_of("sentences_export"), export) / MODEL
-    key = [exported.parent.name, text_of("sentences"), ours(), ACCURATE]
+    exported = cached("float-sentences", text_of("transformer/sentences_export"), export) / MODEL
+    key = [exported.parent.name, text_of("transformer/sentences"), ours(), ACCURATE]
     compiled = cached("ours-sentences", key, lambda folder: integers(str(exported), folder))
     ours_session, note = with_kernels(compiled / MODEL)
     vectors: tuple[list[np.ndarray], list[np.ndarray]] = [], []

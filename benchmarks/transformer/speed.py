@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 
 from processes import Failed, loud, measured, script
 from rows import Row, at_least
+from sides import Side, take_turns
 
 ORT = "ort int8 all", "ort int8 products", "ort int8 dynamic"
 DECODING = {8: ("nbits 32", "nbits 64", "ours"), 4: ("nbits4 32", "nbits4 64", "ours 4 bits")}
@@ -35,7 +37,7 @@ class Effort:
     Attributes:
         samples: to calibrate on.
         rounds: processes a configuration.
-        seconds: of timing, a process.
+        seconds: of turns of all configurations of a setting, a round.
     """
 
     samples: int
@@ -45,16 +47,21 @@ class Effort:
 
 @dataclass
 class Speed:
-    """Folders by (network, configuration), best milliseconds by (network, threads, configuration), and what failed."""
+    """Folders by (network, configuration), processes by (network, threads), configuration, and what failed."""
 
     effort: Effort
     folders: dict[tuple[str, str], Path] = field(default_factory=dict)
-    times: dict[tuple[str, int, str], float] = field(default_factory=dict)
+    sides: dict[tuple[str, int], dict[str, Side]] = field(default_factory=dict)
     why: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def fail(self, network: str, name: str, why: str) -> None:
         self.why[network, name] = why
         loud(f"{network}, {name} left out", why)
+
+    def milliseconds(self, network: str, threads: int, name: str) -> float | None:
+        """The best; None for what failed."""
+        side = self.sides[network, threads].get(name)
+        return side.seen.get("milliseconds") if side else None
 
 
 def configurations(network: str) -> tuple[str, ...]:
@@ -73,36 +80,38 @@ def prepare(speed: Speed, network: str, deadline: float) -> None:
             continue
         try:
             made = script("transformer/prepare", name, network, speed.effort.samples, seconds=deadline - perf_counter())
-            speed.folders[network, name] = Path(made.split()[-1])
+            speed.folders[network, name] = Path(made.splitlines()[-1])
         except Failed as e:
             speed.fail(network, name, str(e))
 
 
 def time_all(speed: Speed) -> None:
-    """All in turns; the rounds of one setting lie far apart, so that noise rarely hits them all."""
+    """The rounds of one setting lie far apart, so that noise rarely hits them all."""
+    for network, threads in product(NAMES, THREADS):
+        names = [name for name in configurations(network) if (network, name) not in speed.why]
+        speed.sides[network, threads] = {name: side_of(speed, network, threads, name) for name in names}
     for number in range(speed.effort.rounds):
-        for network in NAMES:
-            for threads in THREADS:
-                for name in configurations(network):
-                    if (network, name) not in speed.why:
-                        time_one(speed, network, threads, name)
+        for (network, _), sides in speed.sides.items():
+            well = {name: side for name, side in sides.items() if not side.why}
+            take_turns(well, speed.effort.seconds, peers(network))
+            for name, side in well.items():
+                if side.why:
+                    speed.fail(network, name, side.why)
         print(f"speed, round {number + 1} of {speed.effort.rounds} done", flush=True)
 
 
-def time_one(speed: Speed, network: str, threads: int, name: str) -> None:
-    """One process."""
+def peers(network: str) -> tuple[str, ...]:
+    """Whom the fastest of is told; a decoder has peers of two kinds, which are all timed to the end."""
+    return () if network == DECODER else (*ORT, "openvino int8")
+
+
+def side_of(speed: Speed, network: str, threads: int, name: str) -> Side:
+    """The process of a configuration."""
     folder = speed.folders[network, name]
     engine = {"openvino": "openvino", "ours": "ours"}.get(name.split()[0], "onnxruntime")
     model = folder / ("model.xml" if engine == "openvino" else "model.onnx")
     data = speed.folders[network, "float"] / "data.npz"
-    try:
-        seconds = speed.effort.seconds
-        found = measured("transformer/worker", engine, model, data, threads, seconds)["milliseconds"]
-    except Failed as e:
-        speed.fail(network, name, str(e))
-        return
-    key = network, threads, name
-    speed.times[key] = min(speed.times.get(key, found), found)
+    return Side("transformer/worker", (engine, model, data, threads))
 
 
 def print_times(speed: Speed) -> None:
@@ -111,7 +120,7 @@ def print_times(speed: Speed) -> None:
         names = configurations(network)
         print(f"\n{title}, batch 1, milliseconds".ljust(44) + "".join(f"{n:>19}" for n in names))
         for threads in THREADS:
-            times = [speed.times.get((network, threads, name)) for name in names]
+            times = [speed.milliseconds(network, threads, name) for name in names]
             shown = "".join(f"{'-':>19}" if t is None else f"{t:19.3f}" for t in times)
             print(f"  {threads} thread{'s' if threads > 1 else ''}".ljust(43) + shown, flush=True)
 
@@ -127,7 +136,7 @@ def speed_rows(speed: Speed) -> Iterator[Row]:
                     yield _ratio(speed, network, threads, against, tuple(theirs), DECODING_BOUND, ours)
             else:
                 fastest, onnxruntime = BOUNDS[network]
-                yield _ratio(speed, network, threads, f"{head} the fastest int8 peer", (*ORT, "openvino int8"), fastest)
+                yield _ratio(speed, network, threads, f"{head} the fastest int8 peer", peers(network), fastest)
                 yield _ratio(speed, network, threads, f"{head} ONNX Runtime int8", ORT, onnxruntime)
             yield _ratio(speed, network, threads, f"{head} float", ("float",), None)
 
@@ -141,15 +150,15 @@ def _ratio(
     bound: float | None,
     side: str = "ours",
 ) -> Row:
-    peers = {n: t for n in names if (t := speed.times.get((network, threads, n))) is not None}
-    ours = speed.times.get((network, threads, side))
+    found = {n: t for n in names if (t := speed.milliseconds(network, threads, n)) is not None}
+    ours = speed.milliseconds(network, threads, side)
     shown = "(information)" if bound is None else f">= {bound:.2f}"
-    absent = [n for n in names if n not in peers]
+    absent = [n for n in names if n not in found]
     if ours is None or absent:  # without one of its peers, "the fastest" would be too easy
         name = side if ours is None else absent[0]
         why = speed.why.get((network, name), "not measured")
         return Row(f"{criterion} (not run: {why})", "-", shown, bound is None)
-    fastest = min(peers, key=lambda n: peers[n])
+    fastest = min(found, key=lambda n: found[n])
     named = criterion if len(names) == 1 else f"{criterion} ({fastest})"
-    value = peers[fastest] / ours
+    value = found[fastest] / ours
     return Row(named, f"{value:.2f}", shown, True) if bound is None else at_least(named, value, bound)

@@ -1,19 +1,18 @@
-"""Time one configuration of `speed.py` in a process of its own, which loads nothing but the runtime.
+"""One configuration of `speed.py` in a process of its own, which loads nothing but the runtime, timed by `sides.py`.
 
-python benchmarks/transformer/worker.py ENGINE MODEL DATA.npz THREADS SECONDS; ENGINE is a row of ENGINES. Prints what
-`cpu_worker.py` prints.
+python benchmarks/transformer/worker.py ENGINE MODEL DATA.npz THREADS; ENGINE is a row of ENGINES.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import here  # noqa: F401
 import numpy as np
-from cpu_worker import Run, measure
+from cpu_worker import Run
+from served import serve
 
 Feeds: TypeAlias = Mapping[str, np.ndarray]
 
@@ -54,10 +53,10 @@ def openvino(path: str, feeds: Feeds, threads: int) -> Run:
 ENGINES: dict[str, Callable[[str, Feeds, int], Run]] = {"onnxruntime": onnxruntime, "openvino": openvino, "ours": ours}
 
 
-def main(engine: str, path: str, data: str, threads: str, seconds: str) -> None:
+def main(engine: str, path: str, data: str, threads: str) -> None:
     with np.load(data) as stored:
         feeds = {k: np.ascontiguousarray(stored[k][0]) for k in stored.files}
-    sys.stdout.write(json.dumps(measure(ENGINES[engine](path, feeds, int(threads)), float(seconds))) + "\n")
+    serve(ENGINES[engine](path, feeds, int(threads)))
 
 
 if __name__ == "__main__":

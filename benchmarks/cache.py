@@ -9,10 +9,9 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import here
-
 PACKAGES = "numpy torch transformers onnx onnxscript onnx-ir onnxruntime openvino nncf".split()
-CACHE = here.ROOT / "build" / "benchmark-transformers"
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / "build" / "benchmarks"
 
 
 def cached(name: str, key: object, make: Callable[[Path], None]) -> Path:
@@ -57,15 +56,15 @@ def _version(package: str) -> str:
 
 
 def text_of(*names: str) -> str:
-    """The scripts of this folder that make something, as part of its key."""
-    return "".join((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in names)
+    """The scripts (of this folder, without .py) that make something, as part of its key."""
+    return "".join((ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8") for name in names)
 
 
 def ours() -> str:
     """A hash of the package's own Python and recipes, for what it makes."""
     hashed = hashlib.sha256()
     for part in ("mulshift", "ir", "passes", "backends"):
-        for file in sorted((here.ROOT / part).rglob("*")):
+        for file in sorted((ROOT / part).rglob("*")):
             if file.suffix in (".py", ".yaml"):
                 hashed.update(file.read_bytes())
     return hashed.hexdigest()
