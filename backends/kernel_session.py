@@ -20,6 +20,9 @@ EXTERNAL = b"location"
 """What a model with data in other files holds: it must be read where it lies."""
 PLAIN = {"Concat", "DequantizeLinear", "Flatten", "Pad", "QuantizeLinear", "Reshape", "Slice", "Split"}
 """Beside ours, what ONNX Runtime's graph optimizers make nothing of: 0.4 MB of them are not loaded."""
+SPIN, SPIN_MICROSECONDS = "session.intra_op.spin_duration_us", "100"
+"""How long a thread waits for work awake: longer than between two nodes. The default is milliseconds, taken from whoever
+else wants the core, our other threads among them. An ONNX Runtime that does not know the entry keeps to that."""
 _REFUSALS = (
     "Fail",
     "InvalidArgument",
@@ -55,6 +58,7 @@ def session(model: str | Path | bytes, threads: int | None = None, options: Any 
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised
         options.enable_mem_pattern = False  # one block for all values at once
+        options.add_session_config_entry(SPIN, SPIN_MICROSECONDS)
         if nodes and all(domain == DOMAIN or (not domain and op in PLAIN) for domain, op in nodes):
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:

@@ -14,6 +14,7 @@ import pytest
 from kernel_checks import S32, U8, integers, one_node, output
 
 import mulshift
+from mulshift.backends.kernel_session import SPIN, SPIN_MICROSECONDS
 from mulshift.ir import ModelError, attach
 
 X = integers(np.random.default_rng(0), U8, (5, 7))
@@ -42,6 +43,14 @@ def test_threads_and_options_are_kept() -> None:
     session = mulshift.session(_artifact().SerializeToString(), threads=3, options=options)
     assert session.get_session_options().intra_op_num_threads == 3
     assert session.get_session_options().log_severity_level == 2
+
+
+def test_threads_do_not_wait_awake_for_long() -> None:
+    model = _artifact().SerializeToString()
+    assert mulshift.session(model, 2).get_session_options().get_session_config_entry(SPIN) == SPIN_MICROSECONDS
+    options = ort.SessionOptions()
+    options.add_session_config_entry(SPIN, "7")
+    assert mulshift.session(model, 2, options).get_session_options().get_session_config_entry(SPIN) == "7"
 
 
 def test_many_sessions_share_one_library() -> None:
