@@ -21,8 +21,8 @@ EXTERNAL = b"location"
 PLAIN = {"Concat", "DequantizeLinear", "Flatten", "Pad", "QuantizeLinear", "Reshape", "Slice", "Split"}
 """Beside ours, what ONNX Runtime's graph optimizers make nothing of: 0.4 MB of them are not loaded."""
 SPIN, SPIN_MICROSECONDS = "session.intra_op.spin_duration_us", "100"
-"""How long a thread waits for work awake: longer than between two nodes. The default is milliseconds, taken from whoever
-else wants the core, our other threads among them. An ONNX Runtime that does not know the entry keeps to that."""
+"""How long a thread waits for work awake: longer than between two nodes. The default is milliseconds, taken from
+whoever else wants the core, our other threads too. An ONNX Runtime that does not know the entry keeps to that."""
 _REFUSALS = (
     "Fail",
     "InvalidArgument",
