@@ -62,6 +62,8 @@ def kept_in(there: Array, sparsity: Sparsity, groups: int = 1) -> Array:
         there: bool, as `runs` gives them.
         groups: of a convolution; a tile does not reach from one to the next.
     """
+    if sparsity.across == 1:
+        return np.asarray(np.count_nonzero(there, axis=-1))
     outputs = len(there) // groups
     tiles = np.pad(there.reshape(groups, outputs, -1), ((0, 0), (0, -outputs % sparsity.across), (0, 0)))
     joined = tiles.reshape(-1, sparsity.across, *there.shape[1:]).any(axis=1)
@@ -70,8 +72,9 @@ def kept_in(there: Array, sparsity: Sparsity, groups: int = 1) -> Array:
 
 def pattern_of(w: Array, axis: int, groups: int = 1) -> Sparsity | None:
     """The first of PATTERNS that weights have."""
+    there = np.count_nonzero(w)
     for sparsity in PATTERNS:
-        if fits(w.shape, axis, sparsity):
+        if there * sparsity.of <= sparsity.kept * w.size and fits(w.shape, axis, sparsity):
             most = kept_in(runs(w != 0, axis, sparsity), sparsity, groups).max(initial=0)
             if most <= sparsity.kept:
                 return sparsity
