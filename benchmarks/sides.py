@@ -42,7 +42,9 @@ class Side:
         command = [sys.executable, str(HERE / f"{self.script}.py"), *map(str, self.arguments)]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open until the end)
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
+        # In a group of its own: one that is stopped when we die gets SIGHUP and SIGCONT from the system, and ends.
+        streams: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": self._errors, "process_group": 0}
+        self._process = subprocess.Popen(command, text=True, **streams)
         self._keep(self._answer())
         self._stop()
 
