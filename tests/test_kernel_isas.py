@@ -206,6 +206,7 @@ def test_the_cases_cover_every_kind_and_way(plain: list[str]) -> None:
         "smallest",
     ):
         assert f", {sums}:" in text or f", {sums}," in text, sums
+    assert "WRONG" not in text
     for bits in (4, 2, 1):
         assert f", {bits} bits" in text, bits
     for bits in (4, 2):

@@ -226,12 +226,32 @@ size_t rows_at_once(const Dense& dense, size_t stride) {
   return fit < dense.rows ? dense.rows : fit < most ? fit : most;
 }
 
+struct Scratch {
+  Buffer a, b, plain, acc, places, kept, bytes, rest;
+};
+thread_local Scratch scratch;
+
+// Whole panels to y; a last one that is not whole by way of scratch.rest.
+void multiply_to_bytes(const Dense& dense, Product product, const Stages& stages, uint8_t* y, size_t stride) {
+  const size_t panels = product.columns / kPanel, whole = panels * kPanel, rest = product.columns - whole;
+  product.columns = whole;
+  if (whole) dense.multiply_to_bytes(product, stages, y, stride);
+  if (!rest) return;
+  product.b = static_cast<const char*>(product.b) + panels * product.b_stride;
+  product.init += whole;
+  product.columns = rest;
+  product.couples = product.couples.from_panel(panels, product.k4);
+  uint8_t* bytes = static_cast<uint8_t*>(scratch.rest.data());
+  dense.multiply_to_bytes(product, from_column(stages, whole), bytes, kPanel);
+  for (size_t r = 0; r < product.rows; ++r) copy_columns(y + whole + r * stride, bytes + r * kPanel, rest);
+}
+
 // All of k in parts, so that a panel's part stays in the first-level cache while many rows go by; the last part ends in
 // the epilogue. A step of k is `step_bytes` of b.
 void multiply_block(const Dense& dense, Product product, size_t step_bytes, size_t k4, const Stages& stages,
                     const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
   const size_t steps = divide_up(k4, dense.step), most = kPartBytes / step_bytes;
-  const bool is_cut = k4 && product.rows > kFewRows && !product.runs.first;  // runs are of all of k
+  const bool is_cut = k4 && product.rows > kFewRows && !product.couples.steps;  // those are of all of k
   const size_t parts = is_cut ? divide_up(steps, most) : 1;
   const char *a = static_cast<const char*>(product.a), *b = static_cast<const char*>(product.b);
   product.init = stages.bias;
@@ -240,9 +260,9 @@ void multiply_block(const Dense& dense, Product product, size_t step_bytes, size
     product.k4 = (last < k4 ? last : k4) - k;
     product.a = a + k * 4 * dense.element;
     product.b = b + step * step_bytes;
-    if (i + 1 == parts && dense.multiply_to_bytes && is_plain(stages, product.columns)) {
+    if (i + 1 == parts && dense.multiply_to_bytes && is_plain(stages, divide_up(product.columns, kPanel) * kPanel)) {
       uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first_row * epilogue.stride + first_column;
-      return dense.multiply_to_bytes(product, stages, y, epilogue.stride);
+      return multiply_to_bytes(dense, product, stages, y, epilogue.stride);
     }
     dense.multiply(product, acc, width);
     product.init = acc;
@@ -272,11 +292,6 @@ void change(const Stages& stages, uint8_t* y, size_t n) {
   }
   for (; i < n; ++i) y[i] = static_cast<uint8_t>(y[i] ^ 0x80);
 }
-
-struct Scratch {
-  Buffer a, b, plain, acc, places, kept, bytes;
-};
-thread_local Scratch scratch;
 
 // Packed weights as dense kernels take them, of half of k where they have zeros of panels.
 void unpack(const void* packed, const Packing& packing, size_t k4, size_t panels, int8_t* room) {
@@ -350,7 +365,7 @@ bool multiply_panels(const Job& job, const Product& product, const char* packed,
     }
     own.b = static_cast<const char*>(product.b) + p * product.b_stride;
     own.columns = (next < panels ? next * kPanel : product.columns) - p * kPanel;
-    if (own.runs.first) own.runs.first += p;
+    own.couples = own.couples.from_panel(p, job.inner());
     const size_t column = first_column + p * kPanel;
     multiply_block(job.dense, own, job.step_bytes(), job.inner(), from_column(stages, column), epilogue, first_row, column, acc, width);
   }
@@ -389,7 +404,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   const size_t most = rows_at_once(dense, stride);
   char* block = scratch.a.array<char>(most * stride + kSlack * dense.element);
   int32_t* acc = scratch.acc.array<int32_t>(most * width);
-  if (!b || !block || !acc) return false;
+  if (!b || !block || !acc || !scratch.rest.reserve(most * kPanel)) return false;
   const char* packed = job.packed_panel(group, p0);
   Product product = {};
   product.b = b;
@@ -397,7 +412,7 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
   product.b_stride = job.panel_bytes();
   product.columns = columns;
   product.block = spec.packing.block;
-  product.runs = job.fours.runs(group * panels + p0);
+  product.couples = job.fours.couples(group * panels + p0);
   const bool is_changed = is_changed_later(stages), to_words = ends_in_word_table(stages);
   const Stages stored = is_changed || to_words ? before_change(stages) : stages;
   const Epilogue epilogue = epilogue_of(job, stored, group);
@@ -444,7 +459,9 @@ void cut(Job* job, int threads) {
   const size_t wanted = static_cast<size_t>(threads) * 2;
   const size_t have = job->spec.groups * job->panel_blocks;
   if (have >= wanted) return;
-  const size_t by_rows = divide_up(job->rows, 4 * job->dense.rows);
+  // Where weights are more than activations that are read where they lie, each thread reads a part of the weights.
+  const bool by_panels = job->is_direct() && panels * panel_bytes > job->rows * job->spec.channels && panels >= wanted;
+  const size_t by_rows = by_panels ? 1 : divide_up(job->rows, 4 * job->dense.rows);
   job->row_blocks = by_rows < divide_up(wanted, have) ? by_rows : divide_up(wanted, have);
   const size_t now = have * job->row_blocks;
   if (now >= wanted) return;

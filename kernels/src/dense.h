@@ -39,11 +39,14 @@ inline int64_t rest_of(Held held, int64_t sum, int64_t magnitude) {
   return held == Held::by_sign ? (255 * sum + magnitude) / 2 : 0;
 }
 
-// Which steps of a panel (a step: four k) can be taken two at a time: their number, that of the others, and so on in turns;
-// 2 * sum = k4, a last odd step belongs to none.
-struct Runs {
-  const uint32_t* first = nullptr;   // of each panel, where its counts begin; null where a product has no runs
-  const uint16_t* counts = nullptr;
+// In which order the steps of a panel (a step: four k) are taken: couples, which are taken at once, then the others.
+struct Couples {
+  const uint16_t* steps = nullptr;   // k4 of each panel; null where a product takes them as they come
+  const uint16_t* counts = nullptr;  // of each panel: its couples
+
+  Couples from_panel(size_t panel, size_t k4) const {
+    return steps ? Couples{steps + panel * k4, counts + panel} : Couples{};
+  }
 };
 
 struct Product {
@@ -54,7 +57,7 @@ struct Product {
   size_t k4, columns, rows;
   const int32_t* init;
   size_t init_stride;  // 0: the same bias for every row
-  Runs runs = {};
+  Couples couples = {};  // of all of k
   size_t block = 0;  // steps of a block of packed weights, see low_bits.h
   size_t prepared_k4 = 0;  // steps of a prepared panel: k4 or more
 };
@@ -85,7 +88,7 @@ struct Dense {
   void (*multiply)(const Product& product, int32_t* acc, size_t acc_stride);
 
   // The same and the first stage of the epilogue in one, without memory between them; null where there is none.
-  // For u8 outputs without further stages, whole panels, none of Way::any. `stages` starts at the first column.
+  // For u8 outputs without further stages, no panel of Way::any; stores whole panels. `stages` starts at the first column.
   void (*multiply_to_bytes)(const Product& product, const Stages& stages, uint8_t* y, size_t y_stride);
 
   size_t step = 1;  // k4 that it takes at a time
@@ -104,8 +107,8 @@ struct DenseKernels {
   // Weights whose neighbours along k never add up to more than 128 on one side: 255 * (w0 + w1) fits 16 bits.
   // multiply is null where the instruction set gains nothing by it.
   Dense pair_safe;
-  // Weights of which most neighbours, of two steps at a time, fit 16 bits: `runs` of the product says which. `fours` for
-  // weights that are pair_safe too, `any_fours` for all others. multiply is null likewise.
+  // Weights of which most steps have another one with which they fit 16 bits: `couples` of the product says which. `fours`
+  // for weights that are pair_safe too, `any_fours` for all others. multiply is null likewise.
   Dense fours, any_fours;
   // Weights of which each is at most 8, or 2, from 0: sums stay in 16 bits for longer. multiply is null likewise.
   Dense small, smallest;

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "dense.h"
 #include "rescale.h"
@@ -106,6 +107,17 @@ inline End end_of(const Stages& s) {
   if (!is_plain(s, kPanel)) return kEndElsewhere;
   if (s.ways->way == Way::high) return kEndHigh;
   return s.first.zero_point == 0 && s.first.low == 0 && s.first.high == 255 ? kEndFull : kEndLow;
+}
+
+// The first `count` columns of a panel.
+template <class T>
+inline void copy_columns(T* to, const T* from, size_t count) {
+  for (size_t some = kPanel / 2; some; some /= 2) {
+    if (!(count & some)) continue;
+    std::memcpy(to, from, some * sizeof(T));
+    to += some;
+    from += some;
+  }
 }
 
 // One call: outputs and the residual are [rows][stride] of their element types.
@@ -294,8 +306,14 @@ struct Finish {
         t[r] = V::load(p);
         continue;
       }
+      // Rows follow each other: what is read behind one is of the next, but for the last.
+      const bool is_inside = (block.rows - 1 - r) * block.stride + block.count >= kPanel;
+      if (is_inside) {
+        t[r] = V::load(p);
+        continue;
+      }
       T held[kPanel] = {};
-      for (size_t i = 0; i < block.count; ++i) held[i] = p[i];
+      copy_columns(held, p, block.count);
       t[r] = V::load(held);
     }
   }
@@ -321,7 +339,7 @@ struct Finish {
       }
       T held[kPanel];
       t[r].store(held);
-      for (size_t i = 0; i < block.count; ++i) p[i] = held[i];
+      copy_columns(p, held, block.count);
     }
   }
 

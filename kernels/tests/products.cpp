@@ -298,6 +298,25 @@ const char* first_way(const Case& c, const ColumnInputs& inputs) {
   return name(columns.of_group(c.stages, 0).ways[0].way);
 }
 
+// Whether a panel's steps are each there once, and no four weights of a couple leave 16 bits.
+bool are_couples(const Couples& couples, const int8_t* w, size_t k4) {
+  std::vector<int> seen(k4);
+  for (size_t i = 0; i < k4; ++i) ++seen.at(couples.steps[i]);
+  for (const int times : seen) {
+    if (times != 1) return false;
+  }
+  for (size_t i = 0; i < couples.counts[0]; ++i) {
+    for (size_t pair = 0; pair < kStepBytes; pair += 2) {
+      int above = 0, below = 0;
+      for (const size_t step : {couples.steps[2 * i], couples.steps[2 * i + 1]}) {
+        for (size_t j = 0; j < 2; ++j) (w[step * kStepBytes + pair + j] > 0 ? above : below) += w[step * kStepBytes + pair + j];
+      }
+      if (above > 128 || below < -128) return false;
+    }
+  }
+  return true;
+}
+
 // What Fours makes of the weights, for an instruction set that has all ways.
 const char* best_way(const Case& c) {
   DenseKernels all = {};
@@ -309,10 +328,14 @@ const char* best_way(const Case& c) {
   const ConvSpec& s = c.spec;
   const Dense* best = fours.choose(all, s.bytes(), s.groups * ((s.outputs / s.groups + 15) / 16), s.k4());
   if (best == &all.small || best == &all.smallest) return best == &all.small ? "small" : "smallest";
-  const bool mixed = fours.runs(0).first && c.w.size() && fours.runs(0).counts[0] < s.k4() / 2;
+  if (best == &all.pair_safe || best == &all.any) return best == &all.any ? "singles" : "pairs";
+  const size_t panels = s.groups * ((s.outputs / s.groups + 15) / 16);
+  for (size_t i = 0; i < panels; ++i) {
+    if (!are_couples(fours.couples(i), s.bytes() + i * s.k4() * kStepBytes, s.k4())) return "WRONG COUPLES";
+  }
+  const bool mixed = fours.couples(0).counts[0] < s.k4() / 2;
   if (best == &all.fours) return mixed ? "some fours of pairs" : "fours of pairs";
-  if (best == &all.any_fours) return mixed ? "some fours" : "fours";
-  return best == &all.pair_safe ? "pairs" : "singles";
+  return mixed ? "some fours" : "fours";
 }
 
 void print(const Case& c, const ColumnInputs& inputs) {

@@ -1,10 +1,4 @@
-// Products on AVX2, exact for every u8 x s8.
-//
-// vpmaddubsw adds two u8 * s8 products in 16 bits and saturates: 255 * 127 * 2 does not fit. So weights and activations
-// go to 16 bits and vpmaddwd adds two products in 32 bits: 16 multiply-accumulates in two instructions. Where no pair of
-// neighbouring weights can leave 16 bits (pair_safe), vpmaddubsw is exact and saves a quarter of the instructions. Where no
-// four can (fours), two of its results are added in 16 bits before they are widened, which saves another quarter of the
-// multiplications; steps that do not fit take their time.
+// Products on AVX2, exact for every u8 x s8: panels by tiles (avx2_tile.h, avx2_couples.h), and the first stage after them.
 #ifndef MULSHIFT_SRC_ISA_AVX2_DENSE_H
 #define MULSHIFT_SRC_ISA_AVX2_DENSE_H
 
@@ -15,20 +9,11 @@
 
 #include "../epilogue.h"
 #include "../simd/avx2.h"
+#include "avx2_couples.h"
+#include "avx2_tile.h"
 
 namespace mulshift {
 namespace avx2 {
-
-inline __m256i read(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-inline void write(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
-
-// Asks for weights that few rows will read soon: these come from memory and are read once, and no processor foresees the
-// page after the one that it reads. May point behind the weights.
-inline void fetch(const void* weights) {
-  constexpr uintptr_t kAhead = 6144;  // more than arrives while the first of it is waited for
-  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(weights) + kAhead), _MM_HINT_T0);
-}
-constexpr size_t kFetchRows = 2;  // of a tile at most: more come back to the same weights
 
 // s8 [k4][16][4] -> s16 [2 * k4][16][2]: pairs of k beside each other for vpmaddwd.
 inline void expand(const int8_t* packed, size_t k4, size_t panels, void* b) {
@@ -75,196 +60,83 @@ inline void load_windows(const Windows& w, int32_t x_zero_point, void* a, size_t
   }
 }
 
-// Four bytes to all lanes. This and the steps below are written as instructions, in order and each sum in its place:
-// gcc 12 hoists the six broadcasts of a tile and then has no registers left for the sums.
-inline __m256i broadcast(const char* p) {
-  __m256i x;
-  asm volatile("vpbroadcastd %1, %0" : "=x"(x) : "m"(*reinterpret_cast<const char(*)[4]>(p)));
-  return x;
+// Windows of short rows, sixteen bytes each. ROWS: 0 if there are `w.rows`.
+template <size_t ROWS>
+inline void load_short(const Windows& w, uint8_t* out, size_t stride) {
+  const uint8_t* x = w.x;
+  for (size_t i = 0; i < w.count; ++i, x += w.step, out += stride) {
+#pragma GCC unroll 3
+    for (size_t r = 0; r < (ROWS ? ROWS : w.rows); ++r) write128(out + r * w.n, read128(x + r * w.row_stride));
+  }
 }
 
-// One step along k: sum += a * b, where b is eight columns of weights and a is the same activations in every lane.
-struct StepS16 {
-  static constexpr size_t bytes_of_b = 128, steps = 2;  // of one k4
-  static void add(__m256i& sum, __m256i a, __m256i b) {
-    __m256i product;
-    asm volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
+inline void load_windows_u8(const Windows& w, int32_t x_zero_point, void* a, size_t a_stride) {
+  const size_t last = (w.count - 1) * w.step + (w.rows - 1) * w.row_stride;
+  if (w.n > 16 || last + 16 > static_cast<size_t>(w.end - w.x)) {
+    return load_windows<1, load_row_u8>(w, x_zero_point, a, a_stride);
   }
-};
-struct StepU8 {
-  static constexpr size_t bytes_of_b = 64, steps = 1;
-  static void add(__m256i& sum, __m256i a, __m256i b) {
-    __m256i product;
-    asm volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
-                 : "+x"(sum), "=&x"(product)
-                 : "x"(a), "x"(b), "m"(kOnes));
-  }
-  alignas(32) static constexpr int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-};
-
-struct Tile {
-  const char* a;
-  size_t a_stride;
-  const char* b;
-  size_t k4;
-  const int32_t* init;
-  size_t init_stride;
-  const uint16_t* run;  // of the panel, see Runs
-};
-
-template <class Step, size_t ROWS, bool HALF>
-__attribute__((always_inline)) inline void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
-  const char *a = t.a, *b = t.b;
-  const size_t a_stride = t.a_stride;
-  __m256i low[ROWS], high[ROWS];
-#pragma GCC unroll 6
-  for (size_t r = 0; r < ROWS; ++r) {
-    low[r] = read(t.init + r * t.init_stride);
-    high[r] = HALF ? _mm256_setzero_si256() : read(t.init + r * t.init_stride + 8);
-  }
-  for (size_t k = Step::steps * t.k4; k; --k, b += 64, a += 4) {
-    if (ROWS <= kFetchRows) fetch(b);
-    const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
-#pragma GCC unroll 6
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m256i x = broadcast(a + r * a_stride);
-      Step::add(low[r], x, b0);
-      if (!HALF) Step::add(high[r], x, b1);
-    }
-  }
-#pragma GCC unroll 6
-  for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
+  uint8_t* out = static_cast<uint8_t*>(a);
+  w.rows == 3 ? load_short<3>(w, out, a_stride) : load_short<0>(w, out, a_stride);
 }
 
-// One step, pair_safe.
-struct SlowU8 {
-  template <size_t ROWS>
-  static void add(const char* a, size_t a_stride, const char* b, __m256i* low, __m256i* high) {
-    const __m256i b0 = read(b), b1 = read(b + 32);
-#pragma GCC unroll 4
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m256i x = broadcast(a + r * a_stride);
-      StepU8::add(low[r], x, b0);
-      StepU8::add(high[r], x, b1);
-    }
-  }
-};
-// One step of any weights: even and odd k apart, in 16 bits.
-struct SlowS16 {
-  template <size_t ROWS>
-  static void add(const char* a, size_t a_stride, const char* b, __m256i* low, __m256i* high) {
-    half<ROWS>(a, a_stride, read(b), low);
-    half<ROWS>(a, a_stride, read(b + 32), high);
-  }
-
- private:
-  template <size_t ROWS>
-  static void half(const char* a, size_t a_stride, __m256i b, __m256i* sums) {
-    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), odd = _mm256_srai_epi16(b, 8);
-#pragma GCC unroll 4
-    for (size_t r = 0; r < ROWS; ++r) {
-      const __m256i x = broadcast(a + r * a_stride);
-      StepS16::add(sums[r], _mm256_and_si256(x, _mm256_set1_epi16(255)), even);
-      StepS16::add(sums[r], _mm256_srli_epi16(x, 8), odd);
-    }
-  }
-};
-
-// Two steps at once, of activations at a and c: vpmaddubsw of each, added in 16 bits. All 16 registers of a tile of four rows
-// are taken.
-inline void add_two(__m256i& low, __m256i& high, const char* a, const char* c, __m256i b00, __m256i b01, __m256i b10,
-                    __m256i b11) {
-  __m256i p, q, x, y;
-  asm volatile(
-      "vpbroadcastd %6, %4\n\t"
-      "vpbroadcastd %7, %5\n\t"
-      "vpmaddubsw %8, %4, %2\n\t"
-      "vpmaddubsw %9, %4, %3\n\t"
-      "vpmaddubsw %10, %5, %4\n\t"
-      "vpmaddubsw %11, %5, %5\n\t"
-      "vpaddw %4, %2, %2\n\t"
-      "vpaddw %5, %3, %3\n\t"
-      "vpmaddwd %12, %2, %2\n\t"
-      "vpmaddwd %12, %3, %3\n\t"
-      "vpaddd %2, %0, %0\n\t"
-      "vpaddd %3, %1, %1"
-      : "+x"(low), "+x"(high), "=&x"(p), "=&x"(q), "=&x"(x), "=&x"(y)
-      : "m"(*reinterpret_cast<const char(*)[4]>(a)), "m"(*reinterpret_cast<const char(*)[4]>(c)), "x"(b00), "x"(b01),
-        "x"(b10), "x"(b11), "m"(StepU8::kOnes));
+inline void ask_ahead(Tile& t) {
+  for (size_t i = 0; i < t.lines; ++i, t.next += 64) _mm_prefetch(t.next, _MM_HINT_T0);
 }
 
-template <class Slow, size_t ROWS>
-__attribute__((always_inline)) inline void by_runs(const Tile& t, int32_t* acc, size_t stride) {
-  const char *a = t.a, *b = t.b;
-  const size_t a_stride = t.a_stride;
-  __m256i low[ROWS], high[ROWS];
-#pragma GCC unroll 4
-  for (size_t r = 0; r < ROWS; ++r) {
-    low[r] = read(t.init + r * t.init_stride);
-    high[r] = read(t.init + r * t.init_stride + 8);
-  }
-  const uint16_t* run = t.run;
-  for (size_t left = t.k4 / 2; left;) {
-    size_t count = *run++;
-    left -= count;
-    for (; count; --count, b += 128, a += 8) {
-      if (ROWS <= kFetchRows) {
-        fetch(b);
-        fetch(b + 64);
-      }
-      const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
-#pragma GCC unroll 4
-      for (size_t r = 0; r < ROWS; ++r) {
-        add_two(low[r], high[r], a + r * a_stride, a + r * a_stride + 4, b00, b01, b10, b11);
-      }
-    }
-    if (!left) break;
-    count = *run++;
-    left -= count;
-    for (; count; --count, b += 128, a += 8) {
-      Slow::template add<ROWS>(a, a_stride, b, low, high);
-      Slow::template add<ROWS>(a + 4, a_stride, b + 64, low, high);
-    }
-  }
-  if (t.k4 % 2) Slow::template add<ROWS>(a, a_stride, b, low, high);
-#pragma GCC unroll 4
-  for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
-}
-
-// Some tiles below each other: `t` is the first.
-using Accumulate = void (*)(const Tile& t, size_t tiles, int32_t* acc, size_t stride);
+// Some tiles below each other: `t` is the first, and becomes the one after them.
+using Accumulate = void (*)(Tile& t, size_t tiles, int32_t* acc, size_t stride);
 
 template <void (*SUMS)(const Tile&, int32_t*, size_t), size_t ROWS>
-__attribute__((noinline)) void each_of(const Tile& t, size_t tiles, int32_t* acc, size_t stride) {
+__attribute__((noinline)) void each_of(Tile& t, size_t tiles, int32_t* acc, size_t stride) {
   Tile here = t;
   for (; tiles; --tiles, acc += ROWS * stride) {
+    ask_ahead(here);
     SUMS(here, acc, stride);
     here.a += ROWS * t.a_stride;
     here.init += ROWS * t.init_stride;
   }
+  t = here;
 }
 
+template <class Method, size_t ROWS>
+__attribute__((always_inline)) inline void to_accumulators(const Tile& t, int32_t* acc, size_t stride) {
+  __m256i low[ROWS], high[ROWS];
+  Method::template sums<ROWS>(t, low, high);
+#pragma GCC unroll 6
+  for (size_t r = 0; r < ROWS; ++r) V{low[r], high[r]}.store(acc + r * stride);
+}
 
-template <class Step, bool HALF>
-constexpr Accumulate kAccumulate[6] = {
-    each_of<to_accumulators<Step, 1, HALF>, 1>, each_of<to_accumulators<Step, 2, HALF>, 2>,
-    each_of<to_accumulators<Step, 3, HALF>, 3>, each_of<to_accumulators<Step, 4, HALF>, 4>,
-    each_of<to_accumulators<Step, 5, HALF>, 5>, each_of<to_accumulators<Step, 6, HALF>, 6>};
+template <class Method, size_t ROWS>
+constexpr Accumulate kTiles = each_of<to_accumulators<Method, ROWS <= Method::kMost ? ROWS : 1>, ROWS>;
+template <class Method>
+constexpr Accumulate kAccumulate[6] = {kTiles<Method, 1>, kTiles<Method, 2>, kTiles<Method, 3>,
+                                       kTiles<Method, 4>, kTiles<Method, 5>, kTiles<Method, 6>};
 
-template <class Slow>
-constexpr Accumulate kByRuns[4] = {each_of<by_runs<Slow, 1>, 1>, each_of<by_runs<Slow, 2>, 2>,
-                                   each_of<by_runs<Slow, 3>, 3>, each_of<by_runs<Slow, 4>, 4>};
+constexpr size_t kOwnBytes = 32 * 1024, kAheadBytes = 12 * 1024;
 
-// Rows from `first` on, of the panel that begins with column n.
-inline Tile tile_of(const Product& p, size_t first, size_t n) {
+// Lines of the next panel that each tile asks for, where weights come from memory and not from an expansion. Those that fit
+// the first-level cache are there after some rows, of large panels two do not fit it, and few rows ask for their own.
+inline size_t lines_ahead(const Product& p, size_t most, size_t panel) {
+  const size_t panels = (p.columns + kPanel - 1) / kPanel, tiles = (p.rows + most - 1) / most;
+  const bool pays = p.b_stride <= kAheadBytes && panels * p.b_stride > kOwnBytes && tiles > 1 && panel + 1 < panels;
+  return pays ? (p.b_stride / 64 + tiles - 1) / tiles : 0;
+}
+
+// The first rows of the panel that begins with column n.
+inline Tile tile_of(const Product& p, size_t most, size_t n, bool from_memory) {
   const size_t panel = n / kPanel;
-  return {static_cast<const char*>(p.a) + first * p.a_stride,
+  const char* b = static_cast<const char*>(p.b) + panel * p.b_stride;
+  const Couples& c = p.couples;
+  return {static_cast<const char*>(p.a),
           p.a_stride,
-          static_cast<const char*>(p.b) + panel * p.b_stride,
+          b,
           p.k4,
-          p.init + first * p.init_stride + n,
+          p.init + n,
           p.init_stride,
-          p.runs.first ? p.runs.counts + p.runs.first[panel] : nullptr};
+          c.steps ? c.steps + panel * p.k4 : nullptr,
+          c.steps ? c.counts[panel] : size_t{0},
+          b + p.b_stride,
+          from_memory ? lines_ahead(p, most, panel) : size_t{0}};
 }
 
 // Rows are cut into nearly equal tiles: 7 into 4 and 3, not into 6 and 1. run(first row, rows of a tile, tiles).
@@ -277,9 +149,10 @@ inline void each_run(size_t rows, size_t most, const F& run) {
 
 // One panel of weights stays in the first-level cache while the rows go by.
 template <class F>
-inline void each_panel(const Product& p, size_t most, const F& run) {
+inline void each_panel(const Product& p, size_t most, const F& run, bool from_memory = false) {
   for (size_t n = 0; n < p.columns && p.rows; n += kPanel) {
-    each_run(p.rows, most, [&](size_t first, size_t rows, size_t tiles) { run(tile_of(p, first, n), rows, tiles, first, n); });
+    Tile tile = tile_of(p, most, n, from_memory);
+    each_run(p.rows, most, [&](size_t first, size_t rows, size_t tiles) { run(tile, rows, tiles, first, n); });
   }
 }
 
@@ -310,10 +183,11 @@ __attribute__((noinline)) void panel_to_bytes(const Product& p, const Accumulate
                                               size_t n, uint8_t* y, size_t stride) {
   alignas(32) int32_t held[kHeldRows * kPanel];
   const PanelBytes<END> bytes(s, n);
+  Tile tile = tile_of(p, most, n, false);
   each_run(p.rows, most, [&](size_t first, size_t rows, size_t tiles) {
     while (tiles) {
       const size_t now = tiles < kHeldRows / rows ? tiles : kHeldRows / rows;
-      sums[rows - 1](tile_of(p, first, n), now, held, kPanel);
+      sums[rows - 1](tile, now, held, kPanel);
       bytes.store(held, now * rows, y + first * stride, stride);
       tiles -= now;
       first += now * rows;
@@ -333,29 +207,111 @@ inline void to_bytes(const Product& p, const Accumulate* sums, size_t most, cons
   }
 }
 
-template <class Step>
+// What the first stage of a panel needs by Way::low, as the instructions below read it.
+struct alignas(32) LowStage {
+  __m256i b[2], half[2], shift[2], order, zero_point, low, high;
+
+  LowStage(const Stages& s, size_t column) : order(_mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)) {
+    const Scaling<V, Way::low> scaling(V::load(s.b + column), V::load(s.shift + column), 0);
+    const V::Bytes bytes(s.first.zero_point, s.first.low, s.first.high);
+    b[0] = scaling.b.lo, b[1] = scaling.b.hi, half[0] = scaling.half.lo, half[1] = scaling.half.hi;
+    shift[0] = scaling.shift.lo, shift[1] = scaling.shift.hi;
+    zero_point = bytes.zero_point, low = bytes.low, high = bytes.high;
+  }
+};
+
+// Sums of two rows become bytes as PanelBytes does it, and stay in registers meanwhile: of intrinsics, gcc 12 wants
+// registers for the constants and moves sums to memory.
+template <bool FULL>
+inline void store_two(__m256i& low, __m256i& high, __m256i& low1, __m256i& high1, const LowStage& s, uint8_t* y,
+                      size_t stride) {
+#define MULSHIFT_SCALED                                                                 \
+  "vpmulld (%4), %0, %0\n\tvpmulld 32(%4), %1, %1\n\tvpmulld (%4), %2, %2\n\t"          \
+  "vpmulld 32(%4), %3, %3\n\tvpaddd 64(%4), %0, %0\n\tvpaddd 96(%4), %1, %1\n\t"        \
+  "vpaddd 64(%4), %2, %2\n\tvpaddd 96(%4), %3, %3\n\tvpsravd 128(%4), %0, %0\n\t"       \
+  "vpsravd 160(%4), %1, %1\n\tvpsravd 128(%4), %2, %2\n\tvpsravd 160(%4), %3, %3\n\t"   \
+  "vpackssdw %1, %0, %0\n\tvpackssdw %3, %2, %2\n\tvmovdqa 192(%4), %1\n\t"
+#define MULSHIFT_STORED "vmovdqu %x0, (%5)\n\tvextracti128 $1, %0, (%5,%6)"
+  if (FULL) {
+    asm volatile(MULSHIFT_SCALED "vpackuswb %2, %0, %0\n\tvpermd %0, %1, %0\n\t" MULSHIFT_STORED
+                 : "+x"(low), "+x"(high), "+x"(low1), "+x"(high1)
+                 : "r"(&s), "r"(y), "r"(stride)
+                 : "memory");
+  } else {
+    asm volatile(MULSHIFT_SCALED
+                 "vpaddsw 224(%4), %0, %0\n\tvpaddsw 224(%4), %2, %2\n\tvpackuswb %2, %0, %0\n\t"
+                 "vpmaxub 256(%4), %0, %0\n\tvpminub 288(%4), %0, %0\n\tvpermd %0, %1, %0\n\t" MULSHIFT_STORED
+                 : "+x"(low), "+x"(high), "+x"(low1), "+x"(high1)
+                 : "r"(&s), "r"(y), "r"(stride)
+                 : "memory");
+  }
+#undef MULSHIFT_SCALED
+#undef MULSHIFT_STORED
+}
+
+// Some tiles as in each_of, and the first stage.
+template <class Method, size_t ROWS, bool FULL>
+__attribute__((noinline)) void bytes_of(Tile& t, size_t tiles, const LowStage& s, uint8_t* y, size_t stride) {
+  Tile here = t;
+  for (; tiles; --tiles, y += ROWS * stride) {
+    ask_ahead(here);
+    __m256i low[ROWS], high[ROWS];
+    Method::template sums<ROWS>(here, low, high);
+#pragma GCC unroll 3
+    for (size_t r = 0; r + 1 < ROWS; r += 2) {
+      store_two<FULL>(low[r], high[r], low[r + 1], high[r + 1], s, y + r * stride, stride);
+    }
+    if (ROWS % 2) {  // that row twice, to the same place
+      __m256i low1 = low[ROWS - 1], high1 = high[ROWS - 1];
+      store_two<FULL>(low[ROWS - 1], high[ROWS - 1], low1, high1, s, y + (ROWS - 1) * stride, 0);
+    }
+    here.a += ROWS * t.a_stride;
+    here.init += ROWS * t.init_stride;
+  }
+  t = here;
+}
+
+using Bytes = void (*)(Tile& t, size_t tiles, const LowStage& s, uint8_t* y, size_t stride);
+template <class Method, bool FULL, size_t ROWS>
+constexpr Bytes kTilesOfBytes = bytes_of<Method, ROWS <= Method::kMost ? ROWS : 1, FULL>;
+template <class Method, bool FULL>
+constexpr Bytes kBytes[6] = {kTilesOfBytes<Method, FULL, 1>, kTilesOfBytes<Method, FULL, 2>, kTilesOfBytes<Method, FULL, 3>,
+                             kTilesOfBytes<Method, FULL, 4>, kTilesOfBytes<Method, FULL, 5>, kTilesOfBytes<Method, FULL, 6>};
+
+// WHOLE and HALF: methods of panels of which more than eight columns count, and of others.
+template <class WHOLE, class HALF>
 inline void multiply(const Product& p, int32_t* acc, size_t stride) {
-  each_panel(p, 6, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
-    const auto& run = p.columns - n > kPanel / 2 ? kAccumulate<Step, false> : kAccumulate<Step, true>;
+  const auto each = [&](Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
+    const auto& run = p.columns - n > kPanel / 2 ? kAccumulate<WHOLE> : kAccumulate<HALF>;
     run[rows - 1](tile, tiles, acc + m * stride + n, stride);
+  };
+  each_panel(p, WHOLE::kMost, each, WHOLE::kFromMemory);
+}
+
+template <class Method>
+inline void multiply_panel_to_bytes(const Product& p, const Stages& stages, size_t n, uint8_t* y, size_t stride) {
+  const End end = end_of(from_column(stages, n));
+  if (end == kEndHigh) return panel_to_bytes<kEndHigh>(p, kAccumulate<Method>, Method::kMost, stages, n, y, stride);
+  const LowStage stage(stages, n);
+  const auto& run = end == kEndFull ? kBytes<Method, true> : kBytes<Method, false>;
+  Tile tile = tile_of(p, Method::kMost, n, Method::kFromMemory);
+  each_run(p.rows, Method::kMost, [&](size_t first, size_t rows, size_t tiles) {
+    run[rows - 1](tile, tiles, stage, y + first * stride, stride);
   });
 }
 
-template <class Step>
+template <class WHOLE, class HALF>
 inline void multiply_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  to_bytes(p, kAccumulate<Step, false>, 6, stages, y, stride);
+  for (size_t n = 0; n < p.columns && p.rows; n += kPanel) {
+    const auto& run = p.columns - n > kPanel / 2 ? multiply_panel_to_bytes<WHOLE> : multiply_panel_to_bytes<HALF>;
+    run(p, stages, n, y + n, stride);
+  }
 }
 
-template <class Slow>
-inline void multiply_runs(const Product& p, int32_t* acc, size_t stride) {
-  each_panel(p, 4, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
-    kByRuns<Slow>[rows - 1](tile, tiles, acc + m * stride + n, stride);
-  });
-}
-
-template <class Slow>
-inline void multiply_runs_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
-  to_bytes(p, kByRuns<Slow>, 4, stages, y, stride);
+// Of expanded weights the loop is what counts, and it is no faster so.
+template <class Method>
+inline void multiply_held_to_bytes(const Product& p, const Stages& stages, uint8_t* y, size_t stride) {
+  to_bytes(p, kAccumulate<Method>, Method::kMost, stages, y, stride);
 }
 
 // Straight from the packed weights: four columns of a k4 are widened and multiplied at a time, which leaves two sums a
@@ -408,18 +364,40 @@ inline void multiply_few(const Product& p, int32_t* acc, size_t acc_stride) {
   }
 }
 
-constexpr size_t kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations, 1 product: all 16 registers
-
 constexpr auto load_windows_s16 = load_windows<2, load_row_s16>;
-constexpr auto load_windows_u8 = load_windows<1, load_row_u8>;
 
-constexpr Dense kDense = {kRows,        2,          Held::centred, expand, 2, load_row_s16, load_windows_s16, multiply<StepS16>,
-                          multiply_to_bytes<StepS16>};
-constexpr Dense kPairSafe = {kRows,       1,          Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply<StepU8>,
-                             multiply_to_bytes<StepU8>};
+template <class Step>
+using Whole = StepByStep<Step, false>;
+template <class Step>
+using Half = StepByStep<Step, true>;
+constexpr Dense kDense = {kRows,
+                          2,
+                          Held::centred,
+                          expand,
+                          2,
+                          load_row_s16,
+                          load_windows_s16,
+                          multiply<Whole<StepS16>, Half<StepS16>>,
+                          multiply_held_to_bytes<Whole<StepS16>>};
+constexpr Dense kPairSafe = {kRows,
+                             1,
+                             Held::raw,
+                             nullptr,
+                             1,
+                             load_row_u8,
+                             load_windows_u8,
+                             multiply<Whole<StepU8>, Half<StepU8>>,
+                             multiply_to_bytes<Whole<StepU8>, Half<StepU8>>};
 template <class Slow>
-constexpr Dense kFours = {4,       1,          Held::raw, nullptr, 1, load_row_u8, load_windows_u8, multiply_runs<Slow>,
-                          multiply_runs_to_bytes<Slow>};
+constexpr Dense kFours = {ByCouples<Slow, false>::kMost,
+                          1,
+                          Held::raw,
+                          nullptr,
+                          1,
+                          load_row_u8,
+                          load_windows_u8,
+                          multiply<ByCouples<Slow, false>, ByCouples<Slow, true>>,
+                          multiply_to_bytes<ByCouples<Slow, false>, ByCouples<Slow, true>>};
 constexpr Dense kFew = {kFewRows, 2, Held::centred, nullptr, 1, load_row_s16, load_windows_s16, multiply_few, nullptr};
 
 }  // namespace avx2

@@ -116,31 +116,34 @@ __attribute__((noinline)) void by_pairs(const PairsTile& t, size_t tiles, int32_
   const size_t a_stride = t.a_stride;
   const char* first = t.a;
   const int32_t* init = t.init;
+  const __m256i ones = _mm256_set1_epi16(1);
   for (; tiles; --tiles, first += ROWS * a_stride, init += ROWS * t.init_stride, acc += ROWS * stride) {
+    const char* a[ROWS];
     __m256i low[ROWS], high[ROWS];
 #pragma GCC unroll 4
     for (size_t r = 0; r < ROWS; ++r) {
+      a[r] = first + r * a_stride;
       low[r] = read(init + r * t.init_stride);
       high[r] = read(init + r * t.init_stride + 8);
     }
     const uint16_t* at = t.w.couples();
     const char* b = t.w.couple_weights();
     for (const char* end = b + 128 * t.couples; b < end; b += 128, at += 2) {
-      const char *a = first + 4 * at[0], *c = first + 4 * at[1];
-      const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64), b11 = read(b + 96);
+      const size_t i = at[0], j = at[1];
+      const __m256i b00 = read(b), b01 = read(b + 32), b10 = read(b + 64);
 #pragma GCC unroll 4
-      for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a + r * a_stride, c + r * a_stride, b00, b01, b10, b11);
+      for (size_t r = 0; r < ROWS; ++r) add_two(low[r], high[r], a[r], i, j, b00, b01, b10, b, 64, ones);
     }
     at = t.w.singles();
     b = t.w.single_weights();
     for (const char* end = b + 64 * t.singles; b < end; b += 64, ++at) {
-      const char* a = first + 4 * at[0];
+      const size_t i = at[0];
       const __m256i b0 = read(b), b1 = read(b + 32);
 #pragma GCC unroll 4
       for (size_t r = 0; r < ROWS; ++r) {
-        const __m256i x = broadcast(a + r * a_stride);
-        StepU8::add(low[r], x, b0);
-        StepU8::add(high[r], x, b1);
+        const __m256i x = broadcast(a[r] + 4 * i);
+        StepU8::add(low[r], x, b0, ones);
+        StepU8::add(high[r], x, b1, ones);
       }
     }
 #pragma GCC unroll 4

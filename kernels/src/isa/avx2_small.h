@@ -60,7 +60,7 @@ constexpr Accumulate kSmallSums[6] = {
     each_of<small_sums<STEPS, 4, HALF>, 4>, each_of<small_sums<STEPS, 5, HALF>, 5>, each_of<small_sums<STEPS, 6, HALF>, 6>};
 template <size_t STEPS>
 inline void multiply_small(const Product& p, int32_t* acc, size_t stride) {
-  each_panel(p, 6, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
+  each_panel(p, 6, [&](Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
     const auto& run = p.columns - n > kPanel / 2 ? kSmallSums<STEPS, false> : kSmallSums<STEPS, true>;
     run[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });

@@ -205,7 +205,7 @@ constexpr Accumulate kSparseTiles[kSparseRows] = {kSparseSums<BITS, 1>, kSparseS
                                                   kSparseSums<BITS, 4>};
 template <int BITS>
 inline void multiply_sparse(const Product& p, int32_t* acc, size_t stride) {
-  each_panel(p, kSparseRows, [&](const Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
+  each_panel(p, kSparseRows, [&](Tile& tile, size_t rows, size_t tiles, size_t m, size_t n) {
     kSparseTiles<BITS>[rows - 1](tile, tiles, acc + m * stride + n, stride);
   });
 }

@@ -91,7 +91,7 @@ inline void winograd_multiply(const WinogradProducts& p, bool is_first) {
   tile.k4 = p.channels / 4;
   tile.init_stride = is_first ? 0 : kPanel;
   each_run(p.tiles, kRows, [&](size_t first, size_t rows, size_t tiles) {
-    const Accumulate sums = kAccumulate<StepS16, false>[rows - 1];
+    const Accumulate sums = kAccumulate<StepByStep<StepS16, false>>[rows - 1];
     for (size_t i = 0; i < kProducts; ++i) {
       int32_t* acc = p.sums + i * p.sums_step + first * kPanel;
       tile.a = reinterpret_cast<const char*>(p.input + i * p.input_step + first * p.input_stride);

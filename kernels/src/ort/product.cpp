@@ -87,7 +87,12 @@ void to_nhwc(const uint8_t* x, size_t count, size_t channels, size_t pixels, uin
   for (size_t i = 0; i < count; ++i, x += channels * pixels, out += channels * pixels) {
     if (channels == 3) {
       const uint8_t *a = x, *b = x + pixels, *c = x + 2 * pixels;
-      for (size_t p = 0; p < pixels; ++p) {
+      size_t p = 0;
+      for (; p + 2 <= pixels; ++p) {  // one store; its fourth byte is of the next pixel
+        const uint32_t pixel = a[p] | static_cast<uint32_t>(b[p]) << 8 | static_cast<uint32_t>(c[p]) << 16;
+        std::memcpy(out + 3 * p, &pixel, sizeof(pixel));
+      }
+      for (; p < pixels; ++p) {
         out[3 * p] = a[p];
         out[3 * p + 1] = b[p];
         out[3 * p + 2] = c[p];
