@@ -43,9 +43,11 @@ struct StepS16 {
     asm volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
   }
   // Both halves, which reads b once.
-  static void add(__m256i& low, __m256i& high, __m256i a, __m256i b0, __m256i b1, const char*, __m256i ones) {
-    add(low, a, b0, ones);
-    add(high, a, b1, ones);
+  static void add(__m256i& low, __m256i& high, __m256i a, __m256i b0, __m256i b1, const char*, __m256i) {
+    __m256i product;  // two sums do not wait for one product after the other
+    asm volatile("vpmaddwd %4, %3, %2\n\tvpmaddwd %5, %3, %3\n\tvpaddd %2, %0, %0\n\tvpaddd %3, %1, %1"
+                 : "+x"(low), "+x"(high), "=&x"(product), "+x"(a)
+                 : "x"(b0), "x"(b1));
   }
 };
 struct StepU8 {
@@ -97,13 +99,16 @@ struct StepByStep {
       high[r] = HALF ? _mm256_setzero_si256() : read(t.init + r * t.init_stride + 8);
     }
     const __m256i ones = _mm256_set1_epi16(1);
-    for (size_t k = Step::steps * t.k4; k; --k, b += 64, a += 4) {
-      if (ROWS <= kFetchRows) fetch(b);
-      const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
+    for (size_t k = t.k4; k; --k) {
+#pragma GCC unroll 2
+      for (size_t step = 0; step < Step::steps; ++step, b += 64, a += 4) {
+        if (ROWS <= kFetchRows) fetch(b);
+        const __m256i b0 = read(b), b1 = HALF ? b0 : read(b + 32);
 #pragma GCC unroll 6
-      for (size_t r = 0; r < ROWS; ++r) {
-        const __m256i x = broadcast(a + r * a_stride);
-        HALF ? Step::add(low[r], x, b0, ones) : Step::add(low[r], high[r], x, b0, b1, b, ones);
+        for (size_t r = 0; r < ROWS; ++r) {
+          const __m256i x = broadcast(a + r * a_stride);
+          HALF ? Step::add(low[r], x, b0, ones) : Step::add(low[r], high[r], x, b0, b1, b, ones);
+        }
       }
     }
   }
