@@ -142,13 +142,17 @@ bool run_task(const Job& job, size_t task) {
   const size_t first = job.out_h * part / job.row_blocks / 2 * 2;
   const size_t last = part + 1 < job.row_blocks ? job.out_h * (part + 1) / job.row_blocks / 2 * 2 : job.out_h;
   const size_t panels = (channels + kPanel - 1) / kPanel;
-  const size_t begin = panels * panel_part / job.panel_blocks, end = panels * (panel_part + 1) / job.panel_blocks;
+  const auto panel = [&](size_t i) {  // where parts begin: panels that direct windows take together are in one
+    return i < job.panel_blocks ? panels * i / job.panel_blocks / kDirectPanels * kDirectPanels : panels;
+  };
   const DirectPart direct = {job.image, x, epilogue, job.out_w, first, last, image * job.out_h * job.out_w};
-  for (size_t channel = begin * kPanel; channel < end * kPanel; channel += kPanel) {
-    if (job.direct.has(channel)) {
+  for (size_t channel = panel(panel_part) * kPanel, next; channel < panel(panel_part + 1) * kPanel; channel = next) {
+    if (const size_t taken = job.direct.channels(channel)) {
       if (!job.direct.run(job.spec, direct, channel)) return false;
+      next = channel + taken;
       continue;
     }
+    next = channel + kPanel;
     Laid laid(job, x, channel, columns, reinterpret_cast<ptrdiff_t*>(offsets + pairs), room);
     const int16_t* w = job.weights + channel / kPanel * pairs * kPairs;
     const size_t count = channels - channel < kPanel ? channels - channel : kPanel;
@@ -189,7 +193,7 @@ const char* Depthwise::prepare(const ConvSpec& spec, const ColumnInputs& columns
   if (const char* error = columns_.prepare(one_group, Held::raw, sums, &w)) return error;
   if (!direct_.prepare(spec_, columns_.of_group({}, 0).bias)) return "out of memory";
   bool rest = false;
-  for (size_t channel = 0; channel < spec_.outputs; channel += kPanel) rest = rest || !direct_.has(channel);
+  for (size_t channel = 0; channel < spec_.outputs; channel += kPanel) rest = rest || !direct_.channels(channel);
   if (!rest) return nullptr;
   const Window& v = spec_.window;
   const size_t pairs = pairs_of(v);

@@ -19,7 +19,7 @@ template <class Step>
 struct Five : DirectRuns<Five<Step>, Step> {
   template <size_t STRIDE, bool TWO, class T, class Put>
   __attribute__((always_inline)) static void run(const DirectInput& in, const int8_t* w, const DirectOutput& out, T* to,
-                                                 size_t step, const Put& put) {
+                                                 size_t step, Put put) {
     constexpr size_t kLines = TWO ? 2 : 1, kMost = (kHeld - kFive) / STRIDE / 2 * 2, kMove = STRIDE * Step::kColumn;
     const size_t below = out.count * step, skip = (kLines - 1) * below;
     alignas(64) uint8_t columns[kHeld * Step::kColumn];
@@ -53,13 +53,13 @@ struct Five : DirectRuns<Five<Step>, Step> {
   static constexpr size_t kHeld = 68;  // columns
 
   template <size_t STRIDE, bool LOWER, class T, class Put>
-  __attribute__((always_inline)) static void two(const uint8_t* columns, const int8_t* w, T* to, size_t step, const Put& put) {
+  __attribute__((always_inline)) static void two(const uint8_t* columns, const int8_t* w, T* to, size_t step, Put& put) {
     Sum sums[2];
     Step::template sums<2, STRIDE, LOWER>(columns, w, sums);
     put(sums[0], sums[1], to, to + step);
   }
   template <size_t STRIDE, bool LOWER, class T, class Put>
-  __attribute__((always_inline)) static void one(const uint8_t* columns, const int8_t* w, T* to, const Put& put) {
+  __attribute__((always_inline)) static void one(const uint8_t* columns, const int8_t* w, T* to, Put& put) {
     Sum sum[1];
     Step::template sums<1, STRIDE, LOWER>(columns, w, sum);
     put(sum[0], to);

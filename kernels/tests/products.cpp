@@ -78,6 +78,8 @@ int8_t weight(int kind) {
       return static_cast<int8_t>(one_in(1000) ? draw(-128, 127) : pick({-32, 0, 32}));
     case 10:
       return static_cast<int8_t>(one_in(12) ? pick({-128, -64, 64, 127}) : 0);  // as much as few sums in 16 bits take
+    case 11:
+      return static_cast<int8_t>(pick({-128, -127, -1, 0, 1, 2, 127}));  // columns that are split in all ways, or in none
     default:
       return static_cast<int8_t>(pick({-128, -127, 0, 127}));
   }
@@ -162,7 +164,7 @@ void draw_weights(Case* c) {
   const size_t groups = c->depthwise ? 1 : s.groups, columns = c->depthwise ? s.outputs : per_group;
   c->w.assign(c->depthwise ? s.depth() * s.outputs : s.groups * panels * s.k4() * 64, 0);
   const bool low = c->image.h * c->image.w <= 5 && one_in(2);
-  const int kind = low ? draw(5, 8) : c->depthwise && one_in(5) ? 10 : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
+  const int kind = low ? draw(5, 8) : c->depthwise && one_in(4) ? pick({10, 11}) : draw(0, 9), largest = kind < 5 && one_in(kind < 3 ? 3 : 9) ? pick({-128, 127}) : 0;
   if (!c->depthwise) c->packing = packing_of(s, kind);
   const bool is_sparse = !c->depthwise && kind < 6 && one_in(3);
   if (is_sparse) c->packing = {c->packing.bits, 0, pick({Zeros::of_columns, Zeros::of_panels})};

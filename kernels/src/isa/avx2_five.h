@@ -19,7 +19,7 @@ constexpr size_t kSlots = kPairRows * kFive;          // of a window: [kernel co
 constexpr size_t kStarts = kSlots * 2 * 32;           // of the two sums, after the weights
 constexpr size_t kFiveBytes = kStarts + 2 * 2 * 32;   // [slot or sum][upper, lower][16 channels][2 bytes]
 
-struct FiveStep : UnpackedSums {
+struct FiveStep : UnpackedSums<Panel, true> {
   static constexpr size_t kColumn = kPairRows * 32;
 
   template <bool TWO>
@@ -53,9 +53,9 @@ struct FiveStep : UnpackedSums {
     const uint8_t *a = rows[0].x + x * steps[0], *b = rows[1].x + x * steps[1], *c = rows[2].x + x * steps[2],
                   *d = rows[3].x + x * steps[3], *e = rows[4].x + x * steps[4], *f = rows[5].x + x * steps[5];
     for (; count; --count, out += kColumn) {
-      write(out, pairs(twice(a), twice(d)));
-      write(out + 32, pairs(twice(b), twice(e)));
-      write(out + 64, TWO ? pairs(twice(c), twice(f)) : _mm256_cvtepu8_epi16(read128(c)));
+      write(out, Panel::pairs(a, d));
+      write(out + 32, Panel::pairs(b, e));
+      write(out + 64, TWO ? Panel::pairs(c, f) : Panel::widened(c));
       a += steps[0];
       b += ALIKE ? steps[0] : steps[1];
       c += ALIKE ? steps[0] : steps[2];
@@ -150,7 +150,7 @@ inline uint8_t prepare_five(const int8_t* w, size_t stride, int8_t* out, int32_t
   return 0;
 }
 
-constexpr DirectKernels kFives = {kFiveBytes, prepare_five, {Five<FiveStep>::way(), {}, {}}};
+constexpr DirectKernels kFives = {1, kFiveBytes, prepare_five, {Five<FiveStep>::way()}};
 
 }  // namespace avx2
 }  // namespace mulshift

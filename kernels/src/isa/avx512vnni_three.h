@@ -42,11 +42,11 @@ struct ThreeStep : SumsInOrder<V> {
 };
 
 inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_t*) {
-  Three<ThreeStep>::arrange(w, stride, out);
+  arrange_three(w, stride, out);
   return 0;
 }
 
-constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {1, kThreeBytes, prepare_three, {Three<ThreeStep>::way()}};
 
 }  // namespace avx512
 }  // namespace mulshift

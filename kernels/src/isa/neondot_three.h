@@ -43,14 +43,14 @@ struct ThreeStep : SumsInOrder<V> {
 };
 
 inline uint8_t prepare_three(const int8_t* w, size_t stride, int8_t* out, int32_t* bias) {
-  Three<ThreeStep>::arrange(w, stride, out);
+  arrange_three(w, stride, out);
   for (size_t ch = 0; ch < kPanel; ++ch) {
     for (size_t tap = 0; tap < 9; ++tap) bias[ch] += 128 * w[tap * stride + ch];
   }
   return 0;
 }
 
-constexpr DirectKernels kThree = {kThreeBytes, prepare_three, {Three<ThreeStep>::way(), {}, {}}};
+constexpr DirectKernels kThree = {1, kThreeBytes, prepare_three, {Three<ThreeStep>::way()}};
 
 }  // namespace neon
 }  // namespace mulshift
