@@ -25,13 +25,14 @@ from random_products import random_product, reach
 from sparse_weights import form_of
 
 from mulshift.ir import OPERATORS, Array
-from mulshift.ir.operators.epilogue import EPILOGUES
+from mulshift.ir.operators.epilogue import EPILOGUES, RESCALED
 from mulshift.ir.operators.norm import NORM_ROWS
-from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, RESCALING, ROW_PRODUCTS
 
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
 PRODUCT_NAMES += [base + epilogue for base in ROW_PRODUCTS.values() for epilogue in EPILOGUE_NAMES[1:]]
+PRODUCT_NAMES.append("".join((RESCALING, *RESCALED)))
 MAIN_PRODUCT_NAMES = [
     base + epilogue
     for base in (*PRODUCTS, *ROW_PRODUCTS.values())
@@ -39,7 +40,7 @@ MAIN_PRODUCT_NAMES = [
     if ("Int" not in base and not form_of(base.removesuffix("Rows")))
     or epilogue in ("Accumulate", "", "AddTableRequantize")
     if base + epilogue in OPERATORS
-]
+] + PRODUCT_NAMES[-1:]
 """Without most epilogues of weights of few bits or with zeros: their stages are those of the others."""
 TIMES = 3
 """Sizes that one session is fed, one after the other."""
