@@ -14,7 +14,7 @@ multiplier / 2^shift = s_v / s_y, shift <= 38. The weights e are 255 * 2^(-t/409
 maximum they are 0. They are not normalized before the product with v: the greatest is always 255, so flat rows of long
 sequences keep 8 bits, and dividing by the sum of the rounded weights leaves no bias. A row without keys gives z.
 
-FlatAttention and FlatMaskedAttention take q [B, M, H * D], k [B, N, G * D], v [B, N, G * E] and make y [B, M, H * E]: no Reshape around them.
+FlatAttention and FlatMaskedAttention take q [B, M, H * D], k [B, N, G * D], v [B, N, G * E] and make y [B, M, H * E].
 
 Proven by the compiler: D * max |q - zq| * max |k - zk| < 2^30, so that d < 2^31, and N * 255 * max |v - zv| < 2^31.
 """
