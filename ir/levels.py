@@ -29,7 +29,7 @@ _BOUNDED |= {"RotaryEmbedding", "Hadamard", *NORM_ROWS.values()}
 _BOUNDED |= {op.name for op in PACKED}
 _REQUANTIZED = frozenset(name for name in _BOUNDED if not name.endswith("Accumulate")) - {"Lerp"}
 """Operators that end in a dyadic multiply, whose width is recorded; the others hand out the accumulator."""
-_BOUNDED |= {"Attention", "MaskedAttention"}
+_BOUNDED |= {"Attention", "MaskedAttention", "FlatAttention", "FlatMaskedAttention"}
 """Their b / 2^c are each row's own, found when they run, so they have no width; neither has Softmax, nor int32 sums."""
 
 

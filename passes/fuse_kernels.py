@@ -3,6 +3,7 @@
     Transpose(Conv(x, w)) = ConvNhwc(Transpose(x), pack(w))
     Requantize(Add(ConvNhwc(x, w), r)) = ConvNhwcAddRequantize(x, w, r)
     Pad(Slice(Slice(x))) = SlicePad(x)
+    Reshape(Attention(Reshape(q), Reshape(k), Reshape(v))) = FlatAttention(q, k, v)
 
 All are identities of the same integers. What stands between two products is turned channels last too, so that their
 Transposes vanish; one stays where something needs [N, C, H, W], and a note says why. The new operators are functions
@@ -21,6 +22,7 @@ from mulshift.ir import Level, attach, describe, get_level
 from mulshift.passes.base import Contract, Pass
 from mulshift.passes.kernels.boxes import fuse_boxes
 from mulshift.passes.kernels.epilogue import fuse_epilogues
+from mulshift.passes.kernels.flat_attention import fuse_flat_attention
 from mulshift.passes.kernels.movers import MOVERS
 from mulshift.passes.kernels.norm_rows import fuse_norm_rows
 from mulshift.passes.kernels.products import PRODUCTS
@@ -47,6 +49,7 @@ class FuseKernels(Pass):
         fuse_rows(self, model.graph)
         fuse_epilogues(self, model.graph)
         fuse_norm_rows(self, model.graph)
+        fuse_flat_attention(self, model.graph)
         fuse_boxes(self, model.graph)
         if self.log.changed:
             RemoveUnusedNodesPass()(model)

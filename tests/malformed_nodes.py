@@ -20,6 +20,7 @@ OPTIONAL = ("strides", "pads", "dilations")
 """Attributes that may be left out."""
 INPUTS = ("x", "w", "bias", "b", "c", "r", "table", "q_b", "q_c")
 BY_ROWS = (*INPUTS[:5], "k", *INPUTS[5:])
+RESCALED = (*INPUTS[:5], "table", "rescale_b", "rescale_c")
 HUGE = 2**31 - 1
 
 
@@ -38,6 +39,8 @@ class Draft:
 
     def names(self) -> tuple[str, ...]:
         """Of the inputs."""
+        if "Rescale" in self.op:
+            return RESCALED
         return BY_ROWS if "Rows" in self.op else INPUTS
 
     def feeds(self) -> dict[str, Array]:
@@ -80,6 +83,15 @@ def draft(base: str) -> Draft:
     if by_rows:
         return Draft(f"{base}Rows{EPILOGUE}", [*head, np.array([[0], [5], [10]], S32), *tail], a, fed=(0, 5, 6))
     return Draft(base + EPILOGUE, [*head, *tail], a)
+
+
+def draft_of_rescaling() -> Draft:
+    """[3, 6] to 20, a table of words, one number a column."""
+    made = draft("GemmPacked")
+    a = {k: v for k, v in made.attributes.items() if not k.startswith(("add_", "q_"))}
+    a |= {f"rescale_{k}": v for k, v in ({"x_zero_point": 0} | output(U8, 0, 255, 9)).items()}
+    numbers = [np.full(20, n, S32) for n in (2**30, 40)]
+    return Draft("GemmPackedTableRescale", [*made.inputs[:5], made.inputs[6], *numbers], a, [U8], (0,))
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> Array:
@@ -267,6 +279,18 @@ SHIFTED: dict[str, tuple[Change, str]] = {
 """Of products by rows."""
 
 
+RESCALINGS: dict[str, tuple[Change, str]] = {
+    "a negative rescale_b": (_put("rescale_b", _last(-1)), "a multiplier b is negative"),
+    "rescale_c of 63": (_put("rescale_c", _last(63)), "a shift c is not from 2 to 62"),
+    "too few rescale_b": (_put("rescale_b", lambda x: x[1:]), "rescale_b has 19 and rescale_c 20 elements"),
+    "a table of bytes": (_put("table", lambda x: x.astype(U8)), ""),
+    "a type of 32 bits": (_set(rescale_dtype=6), ""),
+    "a zero point that u8 lacks": (_set(rescale_zero_point=256), "rescale_zero_point"),
+    "y's zero point that s16 lacks": (_set(rescale_x_zero_point=32768), "'rescale_x_zero_point' is 32768"),
+}
+"""Of a product with a rescaling."""
+
+
 def _overflowing(d: Draft) -> None:
     """16 channels and 2^60 taps: the number of weights, in 64 bits, wraps around to none."""
     d.op, d.outputs, d.fed = d.op.replace(EPILOGUE, "Accumulate"), [S32], (0,)
@@ -293,6 +317,10 @@ BASES = (
 
 def malformed() -> Iterator[tuple[str, Draft, str]]:
     """(what is wrong, node, part of the message); "" where ONNX Runtime itself may say it."""
+    for title, (change, said) in RESCALINGS.items():
+        made = draft_of_rescaling()
+        change(made)
+        yield f"GemmPackedTableRescale: {title}", made, said
     for base in BASES:
         kinds = EVERY | (ROWS if base.startswith("GemmPacked") else WINDOWS)
         if base in ("ConvNhwc", "ConvFromNchw", "GemmPacked"):

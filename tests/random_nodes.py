@@ -25,13 +25,14 @@ from random_products import random_product, reach
 from sparse_weights import form_of
 
 from mulshift.ir import OPERATORS, Array
-from mulshift.ir.operators.epilogue import EPILOGUES
+from mulshift.ir.operators.epilogue import EPILOGUES, RESCALED
 from mulshift.ir.operators.norm import NORM_ROWS
-from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, RESCALING, ROW_PRODUCTS
 
 EPILOGUE_NAMES = ["Accumulate", "", *("".join(e) for e in EPILOGUES)]
 PRODUCT_NAMES = [base + epilogue for base in PRODUCTS for epilogue in EPILOGUE_NAMES]
 PRODUCT_NAMES += [base + epilogue for base in ROW_PRODUCTS.values() for epilogue in EPILOGUE_NAMES[1:]]
+PRODUCT_NAMES.append("".join((RESCALING, *RESCALED)))
 MAIN_PRODUCT_NAMES = [
     base + epilogue
     for base in (*PRODUCTS, *ROW_PRODUCTS.values())
@@ -39,7 +40,7 @@ MAIN_PRODUCT_NAMES = [
     if ("Int" not in base and not form_of(base.removesuffix("Rows")))
     or epilogue in ("Accumulate", "", "AddTableRequantize")
     if base + epilogue in OPERATORS
-]
+] + PRODUCT_NAMES[-1:]
 """Without most epilogues of weights of few bits or with zeros: their stages are those of the others."""
 TIMES = 3
 """Sizes that one session is fed, one after the other."""
@@ -270,7 +271,7 @@ def _score_dyadic(rng: Rng, spread: float, units: int) -> dict[str, int]:
     return {"score_multiplier": b, "score_shift": c}
 
 
-def _attention(rng: Rng, masked: bool = False) -> Node:
+def _attention(rng: Rng, masked: bool = False, flat: bool = False) -> Node:
     groups, shared = int(rng.integers(1, 4)), int(pick(rng, [1, 1, 2, 3]))
     depth, width = (int(pick(rng, [1, 3, 8, 16, 32, rng.integers(1, 50)])) for _ in range(2))
     most = int(pick(rng, [4, 20, 70]))
@@ -288,11 +289,14 @@ def _attention(rng: Rng, masked: bool = False) -> Node:
         k, v = integers(again, S8, (batch, keys, groups, depth)), integers(again, S8, (batch, keys, groups, width))
         if again.random() < 0.3:
             k[:] = k[:, :1]
-        if not masked:
-            return {0: q, 1: k, 2: v}
-        return {0: q, 1: k, 2: v, 3: _mask(again, kind, (batch, groups * shared, rows, keys))}
+        fed = [x.reshape(*x.shape[:2], -1) if flat else x for x in (q, k, v)]
+        if masked:
+            fed.append(_mask(again, kind, (batch, groups * shared, rows, keys)))
+        return dict(enumerate(fed))
 
-    return Node("MaskedAttention" if masked else "Attention", a, {}, sized)
+    if flat:
+        a |= {"heads": groups * shared, "groups": groups}
+    return Node(("Flat" if flat else "") + ("MaskedAttention" if masked else "Attention"), a, {}, sized)
 
 
 def _mask(rng: Rng, kind: str, shape: tuple[int, int, int, int]) -> Array:
@@ -361,6 +365,8 @@ ROWS: dict[str, Callable[[Rng], Node]] = {
     **{op: _norm(op) for op in NORM_ROWS.values()},
     "Attention": _attention,
     "MaskedAttention": lambda rng: _attention(rng, masked=True),
+    "FlatAttention": lambda rng: _attention(rng, flat=True),
+    "FlatMaskedAttention": lambda rng: _attention(rng, masked=True, flat=True),
     "MatMul": _matmul,
     "Softmax": _softmax,
 }

@@ -39,9 +39,15 @@ def random_product(op: str, base: str, epilogue: str, rng: Rng) -> Node:
         a |= _add_stage(rng, r, small)
         last = dtype_of(a["add_dtype"])
     if "Table" in epilogue:
-        last = pick(rng, [U8, S8, S16])
+        last = S16 if "Rescale" in epilogue else pick(rng, [U8, S8, S16])
         constants[len(constants) + 1 + by_rows + (r is not None)] = integers(rng, last, (256,))
         a["table_dtype"] = CODES[last]
+    if "Rescale" in epilogue:
+        some = (channels if rng.random() < 0.7 else 1,)
+        first = len(constants) + 1
+        constants |= dict(zip((first, first + 1), draw_dyadics(rng, some, int(rng.integers(-10, 2))), strict=True))
+        a |= {f"rescale_{k}": v for k, v in draw_output(rng, (U8, U8, S8, S16)).items()}
+        a["rescale_x_zero_point"] = 0 if rng.random() < 0.7 else draw_zero_point(rng, last)
     if "Requantize" in epilogue:
         q_b, q_c = draw_dyadics(rng, (1,), int(rng.integers(-10, 2)))
         first = len(constants) + 1 + by_rows + (r is not None)

@@ -40,6 +40,30 @@ def test_epilogues(name: str) -> None:
     assert ops(found)[1:-2] == expected
 
 
+def _scaled(bias: float = 0.0) -> ir.Model:
+    """A function of words, times a number a channel, more or less."""
+    given = {"w": g.normal(8, 40, seed=1), "w2": g.normal(40, 6, seed=2)}
+    given |= {"s": np.linspace(0.3, 1.7, 40, dtype=np.float32), "o": np.full(40, bias, np.float32)}
+    moved = "d = Add(c, o) y = MatMul(d, w2)" if bias else "y = MatMul(c, w2)"
+    body = f"a = MatMul(x, w) b = Gelu(a) c = Mul(b, s) {moved}"
+    model = g.graph(f"(float[3,8] x) => (float[3,6] y) {{ {body} }}", given)
+    return g.lower(g.qdq(model, ROWS, specs={"b": ACTIVATION_S16}))
+
+
+ROWS = {"x": g.normal(3, 8, seed=5)}
+
+
+def test_a_scaling_of_words_is_a_rescaling() -> None:
+    found, _ = fuse(_scaled(), ROWS)
+    assert ops(found) == ["GemmPackedTableRescale", "GemmPackedAccumulate"]
+    (node,) = [n for n in found.graph if n.op_type == "GemmPackedTableRescale"]
+    assert [v.name for v in node.inputs[-2:]] == ["c.rescale_b", "c.rescale_c"]
+
+
+def test_other_affines_are_not() -> None:
+    assert "Affine" in ops(fuse(_scaled(bias=0.25), ROWS)[0])
+
+
 def test_a_table_of_16_bit_integers_is_not_fused() -> None:
     given = weights(w=(8, 3, 3, 3), v=(8, 8, 1, 1), w2=(6, 8, 1, 1))
     model = g.graph(f"{FIRST} b = Conv(a, v) m = Sigmoid(b) y = Conv(m, w2) }}", given)

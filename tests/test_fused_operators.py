@@ -29,8 +29,8 @@ from sparse_weights import form_of, thinned
 
 from mulshift.ir import OPERATORS, Array
 from mulshift.ir.operators import low_bits, packing
-from mulshift.ir.operators.epilogue import EPILOGUES
-from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
+from mulshift.ir.operators.epilogue import EPILOGUES, RESCALED
+from mulshift.ir.operators.packed import PRODUCTS, RESCALING, ROW_PRODUCTS
 from mulshift.ir.operators.sparse import SPARSE, SparseForm, least_zeros, pack_zeros, unpack_zeros
 
 sizes = st.integers(1, 40)
@@ -153,6 +153,7 @@ def test_where_a_weight_lies() -> None:
 def test_there_is_an_operator_for_each_base_and_epilogue() -> None:
     names = {base + "".join(e) for base in PRODUCTS for e in [(), ("Accumulate",), *EPILOGUES]}
     assert names | {"MaxPoolNhwc"} <= set(OPERATORS) and len(names) == 27 * 9
+    assert [n for n in OPERATORS if "Rescale" in n] == ["".join((RESCALING, *RESCALED))]
     by_rows = {base + "".join(e) for base in ROW_PRODUCTS.values() for e in [(), *EPILOGUES]}
     assert by_rows <= set(OPERATORS) and len(by_rows) == 9 * 8
     assert OPERATORS["ConvNhwcAddTableRequantize"].calls == ("ConvNhwc", "Add", "Table", "Requantize")
@@ -238,9 +239,13 @@ class Product:
             own = {"y_zero_point": int(integers(rng, other, 1)[0]), "x_multiplier": bx, "y_multiplier": by}
             a |= {f"add_{k}": v for k, v in (own | {"shift": int(rng.integers(2, 40))} | output(kind, z)).items()}
         if "Table" in epilogue:
-            entries = [U8, S8, S16][rng.integers(3)]
+            entries = S16 if "Rescale" in epilogue else [U8, S8, S16][rng.integers(3)]
             inputs.append(integers(rng, entries, 256))
             a |= {"table_dtype": onnx.helper.np_dtype_to_tensor_dtype(np.dtype(entries))}
+        if "Rescale" in epilogue:
+            inputs.extend(dyadics(rng, self.bias.shape if rng.integers(2) else (1,)))
+            own = {"x_zero_point": int(rng.integers(-9, 9)), **output((U8, 0, 255), 9)}
+            a |= {f"rescale_{k}": v for k, v in own.items()}
         if "Requantize" in epilogue:
             inputs.extend(v.reshape(()) for v in dyadics(rng, (1,)))
             own = {"x_zero_point": int(rng.integers(-9, 9)), **output((U8, 0, 255), 9)}
@@ -260,7 +265,10 @@ def test_products(base: str, seed: int, z: int, kind: tuple[Any, int, int]) -> N
 
 @pytest.mark.parametrize(
     ("base", "epilogue"),
-    [(b, e) for b in PRODUCTS for e in EPILOGUES if e == EPILOGUES[-1] or ("Int" not in b and not form_of(b))],
+    [
+        *((b, e) for b in PRODUCTS for e in EPILOGUES if e == EPILOGUES[-1] or ("Int" not in b and not form_of(b))),
+        (RESCALING, RESCALED),
+    ],
 )
 @settings(max_examples=4)
 @given(seeds, zero_points)

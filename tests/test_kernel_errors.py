@@ -127,6 +127,7 @@ KEYS = np.zeros((2, 7, 2, 5), S8)
 QKV = [FOUR, KEYS, KEYS]
 POWERS = {"score_multiplier": 1, "score_shift": 2, "multiplier": 1, "shift": 2, **OUT}
 ATTENTION = {"q_zero_point": 0, "k_zero_point": 0, "v_zero_point": 0, **POWERS}
+FLAT_QKV, FLAT = [x.reshape(2, len(x[0]), -1) for x in QKV], ATTENTION | {"heads": 4, "groups": 2}
 MATMUL = {"x_zero_point": 0, "w_zero_point": 0, **OUT}
 MATRIX = np.zeros((3, 4), S8)
 MANY_KEYS = np.zeros((2, 65537, 2, 1), S8)
@@ -180,6 +181,15 @@ CASES += [
         for name in ATTENTION
     ),
     ("Attention", [FOUR[0], KEYS, KEYS], ATTENTION, "q must have 4 axes, it has 3"),
+    *(("FlatAttention", FLAT_QKV, {k: v for k, v in FLAT.items() if k != n}, f"'{n}' is missing") for n in FLAT),
+    ("FlatAttention", FLAT_QKV, FLAT | {"heads": 0}, "'heads' is 0"),
+    ("FlatAttention", FLAT_QKV, FLAT | {"groups": 2**31}, "'groups' is 2147483648"),
+    ("FlatAttention", FLAT_QKV, FLAT | {"heads": 3}, "q has 20 columns, which do not divide into 3 heads"),
+    ("FlatAttention", FLAT_QKV, FLAT | {"groups": 3}, "k has 10 columns, which do not divide into 3 heads"),
+    ("FlatAttention", FLAT_QKV, FLAT | {"heads": 5}, "q has 4 elements a head, k has 5"),
+    ("FlatAttention", QKV, FLAT, "q must have 3 axes, it has 4"),
+    ("FlatAttention", [*FLAT_QKV[:2], FLAT_QKV[2][0]], FLAT, "v must have 3 axes, it has 2"),
+    ("FlatMaskedAttention", [*FLAT_QKV, np.ones(6, bool)], FLAT, "mask does not broadcast to the scores"),
     ("Attention", [FOUR, KEYS[None], KEYS], ATTENTION, "k must have 4 axes, it has 5"),
     ("Attention", [FOUR, KEYS, KEYS[0, 0, 0]], ATTENTION, "v must have 4 axes, it has 1"),
     ("Attention", [FOUR[:1], KEYS, KEYS], ATTENTION, "q, k and v differ in their batch"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from mulshift.ir.operators.attention import ATTENTION, MASKED_ATTENTION
+from mulshift.ir.operators.attention import ATTENTION, FLAT_ATTENTION, FLAT_MASKED_ATTENTION, MASKED_ATTENTION
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
 from mulshift.ir.operators.elementwise import ADD, AFFINE, MUL
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE, MATMUL
@@ -44,6 +44,8 @@ OPERATORS: dict[str, Operator] = {
         SOFTMAX,
         ATTENTION,
         MASKED_ATTENTION,
+        FLAT_ATTENTION,
+        FLAT_MASKED_ATTENTION,
         ROTARY_EMBEDDING,
         ROW_QUANTIZE,
         LAYER_NORM_ROW_QUANTIZE,

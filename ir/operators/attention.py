@@ -1,4 +1,4 @@
-"""Attention and MaskedAttention: scaled dot-product attention whose scores never leave integers.
+"""Attention, MaskedAttention and their flat forms: scaled dot-product attention whose scores never leave integers.
 
 q: u8 [B, M, H, D]; k: s8 [B, N, G, D]; v: s8 [B, N, G, E]; y: [B, M, H, E]. Grouped queries: H is a multiple of G, head
 h reads h // (H / G). mask: bool, broadcast to [B, H, M, N], true where the key may be attended.
@@ -14,6 +14,8 @@ multiplier / 2^shift = s_v / s_y, shift <= 38. The weights e are 255 * 2^(-t/409
 maximum they are 0. They are not normalized before the product with v: the greatest is always 255, so flat rows of long
 sequences keep 8 bits, and dividing by the sum of the rounded weights leaves no bias. A row without keys gives z.
 
+FlatAttention and FlatMaskedAttention take q [B, M, H * D], k [B, N, G * D], v [B, N, G * E] and make y [B, M, H * E].
+
 Proven by the compiler: D * max |q - zq| * max |k - zk| < 2^30, so that d < 2^31, and N * 255 * max |v - zv| < 2^31.
 """
 
@@ -25,7 +27,7 @@ import numpy as np
 
 from mulshift.ir.operators.exact import matmul
 from mulshift.ir.operators.exp2 import EXP2, OCTAVE, exp2, exponent_dyadic
-from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator
+from mulshift.ir.operators.operator import OUTPUT, REQUANTIZE_OUTPUT, Attributes, Operator, hand_on
 from mulshift.ir.operators.reciprocal import RECIPROCAL, row_dyadics
 from mulshift.ir.operators.requantize import REQUANTIZE
 from mulshift.ir.operators.softmax import MOST_KEYS, SCORE, exponents, output_dyadic
@@ -199,3 +201,44 @@ MASKED_ATTENTION = Operator(
     reference=_attention,
     calls=("Requantize",),
 )
+
+
+_FLAT = """
+  one = Constant <value = int64[1] {{1}}> ()
+  same = Constant <value = int64[2] {{0, 0}}> ()
+  rest = Constant <value = int64[1] {{-1}}> ()
+  heads_scalar = Constant <value_int: int = @heads> ()
+  heads_one = Reshape (heads_scalar, one)
+  groups_scalar = Constant <value_int: int = @groups> ()
+  groups_one = Reshape (groups_scalar, one)
+  q_shape = Concat <axis = 0> (same, heads_one, rest)
+  q_heads = Reshape (q, q_shape)
+  k_shape = Concat <axis = 0> (same, groups_one, rest)
+  k_heads = Reshape (k, k_shape)
+  v_heads = Reshape (v, k_shape)
+  y_heads = mulshift.{plain} <{attributes}> (q_heads, k_heads, v_heads{mask})
+  y_shape = Concat <axis = 0> (same, rest)
+  y = Reshape (y_heads, y_shape)
+"""
+
+
+def _flat(plain: Operator, mask: str = "") -> Operator:
+    names = plain.signature[1 : plain.signature.index(">")]
+
+    def reference(a: Attributes, q: Array, k: Array, v: Array, *masks: Array) -> Array:
+        parts = [x.reshape(*x.shape[:2], a[n], -1) for x, n in ((q, "heads"), (k, "groups"), (v, "groups"))]
+        y = plain.reference(a, *parts, *masks)
+        return y.reshape(*y.shape[:2], -1)
+
+    return Operator(
+        name=f"Flat{plain.name}",
+        signature=f"<heads, groups, {names}> (q, k, v{mask}) => (y)",
+        body=_FLAT.format(plain=plain.name, attributes=hand_on(names.split(", ")), mask=mask),
+        reference=reference,
+        calls=(plain.name,),
+    )
+
+
+FLAT_ATTENTION, FLAT_MASKED_ATTENTION = _flat(ATTENTION), _flat(MASKED_ATTENTION, ", mask")
+FLAT = {"Attention": FLAT_ATTENTION.name, "MaskedAttention": FLAT_MASKED_ATTENTION.name}
+"""Operator -> the same on flat heads."""

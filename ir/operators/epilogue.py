@@ -4,6 +4,7 @@ Each has the inputs and attributes of the plain operator; `add_` and `q_` come b
 
     Add         t -> Add(t, r)            r: u8, s8 or s16, of t's shape; t's zero point is the product's own
     Table       t -> Table(t, table)      table: [256], of element type table_dtype
+    Rescale     t -> Requantize(t, rescale_b, rescale_c), one a column or one; only behind the Table of a GemmPacked
     Requantize  t -> t, Requantize(t, q_b, q_c), a second output; q_b, q_c: one element
 """
 
@@ -68,11 +69,17 @@ _ADDED = ("y_zero_point", "x_multiplier", "y_multiplier", "shift", *_OUTPUT)
 STAGES = {
     "Add": Stage(ADD, ("r",), _prefixed("add_", *_ADDED), source="x_zero_point", output="sum"),
     "Table": Stage(TABLE, ("table",), {}, extra=("table_dtype",), output="entry"),
+    "Rescale": Stage(
+        REQUANTIZE, ("rescale_b", "rescale_c"), _prefixed("rescale_", "x_zero_point", *_OUTPUT), output="rescaled"
+    ),
     "Requantize": Stage(REQUANTIZE, ("q_b", "q_c"), _prefixed("q_", "x_zero_point", *_OUTPUT), output="q"),
 }
 SECOND = "Requantize"
 """The stage that makes a second output; the others replace the first."""
-EPILOGUES = [names for size in range(1, len(STAGES) + 1) for names in combinations(STAGES, size)]
+_ANYWHERE = [name for name in STAGES if name != "Rescale"]
+EPILOGUES = [names for size in range(1, len(_ANYWHERE) + 1) for names in combinations(_ANYWHERE, size)]
+RESCALED = ("Table", "Rescale")
+"""The one epilogue with a Rescale."""
 
 
 def with_epilogue(

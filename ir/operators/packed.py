@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mulshift.ir.operators.conv import CONV, CONV_ACCUMULATE
-from mulshift.ir.operators.epilogue import EPILOGUES, with_epilogue
+from mulshift.ir.operators.epilogue import EPILOGUES, RESCALED, with_epilogue
 from mulshift.ir.operators.gemm import GEMM, GEMM_ACCUMULATE
 from mulshift.ir.operators.low_bits import (
     BLOCKS_TEXT,
@@ -189,6 +189,10 @@ _BASES |= {
 }
 
 
+RESCALING = "GemmPacked"
+"""The product that takes a Rescale behind its Table."""
+
+
 def _attributes(base: _Base, accumulate: bool) -> tuple[str, ...]:
     """Those that the plain operator takes too."""
     return ("x_zero_point", *(() if accumulate else _OUTPUT), *base.window)
@@ -238,7 +242,8 @@ def _transposed(y: str, perm: tuple[int, ...] | None, x: str) -> tuple[str, ...]
 def _family(name: str, base: _Base) -> list[Operator]:
     product = _product(name, base, accumulate=False)
     attributes = (*_attributes(base, accumulate=False), *_WEIGHTS)
-    fused = [with_epilogue(product, attributes, _INPUTS, epilogue) for epilogue in EPILOGUES]
+    epilogues = [*EPILOGUES, RESCALED] if name == RESCALING else EPILOGUES
+    fused = [with_epilogue(product, attributes, _INPUTS, epilogue) for epilogue in epilogues]
     return [_product(name, base, accumulate=True), product, *fused]
 
 

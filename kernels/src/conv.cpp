@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "elementwise.h"
 #include "isa.h"
 #include "low_bits.h"
 #include "queue.h"
@@ -16,6 +17,7 @@ namespace {
 constexpr size_t kExpandedBytes = 512 * 1024;  // of a task's weights: each task widens its activations anew
 constexpr size_t kBlockBytes = 96 * 1024;      // of a block of activations
 constexpr size_t kPartBytes = 32 * 1024;       // of one panel's part: about the first-level cache
+constexpr size_t kColumns = 64;                // of a block that are finished at a time
 constexpr size_t kSlack = 64;                  // elements that load_row may write past a row
 
 const int8_t* column(const ConvSpec& spec, size_t group, size_t n) {
@@ -227,27 +229,31 @@ size_t rows_at_once(const Dense& dense, size_t stride) {
 }
 
 struct Scratch {
-  Buffer a, b, plain, acc, places, kept, bytes, rest;
+  Buffer a, b, plain, acc, places, kept, bytes, rest, words;
 };
 thread_local Scratch scratch;
 
+// The same of `columns` from a panel on.
+Product from_panel(Product product, size_t panel, size_t columns) {
+  product.b = static_cast<const char*>(product.b) + panel * product.b_stride;
+  product.init += panel * kPanel;
+  product.columns = columns;
+  product.couples = product.couples.from_panel(panel, product.k4);
+  return product;
+}
+
 // Whole panels to y; a last one that is not whole by way of scratch.rest.
-void multiply_to_bytes(const Dense& dense, Product product, const Stages& stages, uint8_t* y, size_t stride) {
+void multiply_to_bytes(const Dense& dense, const Product& product, const Stages& stages, uint8_t* y, size_t stride) {
   const size_t panels = product.columns / kPanel, whole = panels * kPanel, rest = product.columns - whole;
-  product.columns = whole;
-  if (whole) dense.multiply_to_bytes(product, stages, y, stride);
+  if (whole) dense.multiply_to_bytes(from_panel(product, 0, whole), stages, y, stride);
   if (!rest) return;
-  product.b = static_cast<const char*>(product.b) + panels * product.b_stride;
-  product.init += whole;
-  product.columns = rest;
-  product.couples = product.couples.from_panel(panels, product.k4);
   uint8_t* bytes = static_cast<uint8_t*>(scratch.rest.data());
-  dense.multiply_to_bytes(product, from_column(stages, whole), bytes, kPanel);
+  dense.multiply_to_bytes(from_panel(product, panels, rest), from_column(stages, whole), bytes, kPanel);
   for (size_t r = 0; r < product.rows; ++r) copy_columns(y + whole + r * stride, bytes + r * kPanel, rest);
 }
 
 // All of k in parts, so that a panel's part stays in the first-level cache while many rows go by; the last part ends in
-// the epilogue. A step of k is `step_bytes` of b.
+// the epilogue, some columns after the other: their sums stay in the cache. A step of k is `step_bytes` of b.
 void multiply_block(const Dense& dense, Product product, size_t step_bytes, size_t k4, const Stages& stages,
                     const Epilogue& epilogue, size_t first_row, size_t first_column, int32_t* acc, size_t width) {
   const size_t steps = divide_up(k4, dense.step), most = kPartBytes / step_bytes;
@@ -264,11 +270,19 @@ void multiply_block(const Dense& dense, Product product, size_t step_bytes, size
       uint8_t* y = static_cast<uint8_t*>(epilogue.y) + first_row * epilogue.stride + first_column;
       return multiply_to_bytes(dense, product, stages, y, epilogue.stride);
     }
+    if (i + 1 == parts) break;
     dense.multiply(product, acc, width);
     product.init = acc;
     product.init_stride = width;
   }
-  isa()->dense.finish(epilogue, acc, width, product.rows, first_row, first_column, product.columns);
+  const size_t columns = product.columns;
+  for (size_t n = 0; n < columns; n += kColumns) {
+    const Product some = from_panel(product, n / kPanel, columns - n < kColumns ? columns - n : kColumns);
+    int32_t* sums = parts > 1 ? acc + n : acc;
+    const size_t stride = parts > 1 || width < kColumns ? width : kColumns;
+    dense.multiply(some, sums, stride);
+    isa()->dense.finish(epilogue, sums, stride, some.rows, first_row, first_column + n, some.columns);
+  }
 }
 
 // Whether u8 is stored first and changed byte by byte while it is in the cache: the fastest kernels store u8.
@@ -277,6 +291,7 @@ bool is_changed_later(const Stages& stages) { return ends_in_byte_table(stages) 
 Stages before_change(const Stages& stages) {
   Stages s = stages;
   s.table = nullptr;
+  s.rescale = nullptr;
   if (s.first.type == Type::s8) s.first = {s.first.zero_point + 128, s.first.low + 128, s.first.high + 128, Type::u8};
   return s;
 }
@@ -372,13 +387,37 @@ bool multiply_panels(const Job& job, const Product& product, const char* packed,
   return true;
 }
 
-// The same where each byte is looked up in a table of words: bytes of the block, then words to y. `k` as in an Epilogue.
+// Words of some columns, of row after row looked up from bytes, by their own numbers; `stride` is that of y.
+bool scale_words(const RescaleStage& stage, const uint8_t* bytes, size_t rows, size_t width, size_t columns,
+                 const int16_t* entries, char* y, size_t stride) {
+  int16_t* words = scratch.words.array<int16_t>(2 * width);
+  if (!words) return false;
+  const int32_t* const* numbers = stage.scale;
+  const size_t most = width == stride ? 2 : 1;  // without a gap between them
+  for (size_t r = 0; r < rows; r += most) {
+    const size_t count = rows - r < most ? rows - r : most;
+    isa()->table.words(bytes + r * width, count * width, entries, words);
+    const Rows some = {count,
+                       columns,
+                       {words, numbers[0], numbers[1], numbers[2], numbers[3]},
+                       {width, 0, 0, 0, 0},
+                       {true, true, true, true, true},
+                       y + r * stride * size_of(stage.out.type)};
+    isa()->elementwise.scale({stage.out}, some);
+  }
+  return true;
+}
+
+// The same where each byte is looked up in a table of words: bytes of the block, then words to y, or what a rescaling makes
+// of them. `stages` and `rescale` start at the first column; `k` as in an Epilogue.
 bool multiply_to_words(const Job& job, const Product& product, const char* packed, const Stages& stages, const TableStage& table,
-                       const int32_t* k, int32_t* acc, int16_t* y) {
+                       const RescaleStage* rescale, const int32_t* k, int32_t* acc, void* to) {
   const size_t width = divide_up(product.columns, kPanel) * kPanel, stride = job.spec.outputs;
   const int16_t* entries = static_cast<const int16_t*>(table.entries);
   uint8_t* bytes = static_cast<uint8_t*>(scratch.bytes.data());
   if (!multiply_panels(job, product, packed, stages, {&stages, bytes, nullptr, nullptr, width, k}, 0, 0, acc)) return false;
+  if (rescale) return scale_words(*rescale, bytes, product.rows, width, product.columns, entries, static_cast<char*>(to), stride);
+  int16_t* y = static_cast<int16_t*>(to);
   if (width == stride) {
     isa()->table.words(bytes, product.rows * width, entries, y);
     return true;
@@ -429,8 +468,12 @@ bool run_task(const Job& job, size_t task, size_t* prepared) {
     }
     if (to_words) {
       const Stages own = from_column(stored, first_column);
-      int16_t* y = static_cast<int16_t*>(job.y) + group * job.columns.per_group() + first * epilogue.stride + first_column;
-      if (!multiply_to_words(job, product, packed, own, *stages.table, job.k ? job.k + first : nullptr, acc, y)) return false;
+      const size_t column = group * job.columns.per_group() + first_column;
+      const RescaleStage own_rescale = stages.rescale ? from_column(*stages.rescale, column) : RescaleStage{};
+      const RescaleStage* rescale = stages.rescale ? &own_rescale : nullptr;
+      void* y = offset(job.y, type_of_y(stages), first * epilogue.stride + column);
+      const int32_t* k = job.k ? job.k + first : nullptr;
+      if (!multiply_to_words(job, product, packed, own, *stages.table, rescale, k, acc, y)) return false;
       continue;
     }
     if (!multiply_panels(job, product, packed, stored, epilogue, first, first_column, acc)) return false;

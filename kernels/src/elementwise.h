@@ -70,6 +70,16 @@ struct ScaleSpec {
   Output out;
 };
 
+// These four numbers of b / 2^c, `step` apart; false where c leaves none.
+inline bool put_scale(int32_t b, int32_t c, int32_t* to, size_t step) {
+  if (c < 17 || c > 46) return false;
+  to[0] = b >> 16;
+  to[step] = b & 0xffff;
+  to[2 * step] = 1 << (c - 17);
+  to[3 * step] = c - 16;
+  return true;
+}
+
 struct ElementwiseKernels {
   void (*requantize)(const RequantizeSpec& spec, const Rows& rows);
   void (*add)(const AddSpec& spec, const Rows& rows);

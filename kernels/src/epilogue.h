@@ -3,6 +3,7 @@
 //   t = clamp((acc * b + 2^(c-1)) >> c) + z                 per column; acc holds the bias already; c - k by rows, k >= 0
 //   y = Add(t, r)                                           if `sum` is set: elementwise.py, one rounding
 //   y = table[y]                                            if `table` is set: 256 entries by the bits of y
+//   y = Requantize(y), per column                           if `rescale` is set: behind a table of words
 //   q = Requantize(y)                                       if `again` is set: a second output
 //
 // Rounding   half up, once a stage. Every stage clamps as its plain operator does, so fusing changes no bit.
@@ -15,6 +16,7 @@
 #include <cstring>
 
 #include "dense.h"
+#include "ratios.h"
 #include "rescale.h"
 #include "tensor.h"
 
@@ -27,11 +29,34 @@ struct AddStage {
   Way way;
   int32_t left;
   Output out;
+  PairRatio pairs;  // of 16-bit numbers without zero points
 };
+
+// The ways of an Add whose multipliers and shift are its operator's, for t and r that are that far from their zero points.
+inline void find_ways(int64_t most_t, int64_t most_r, AddStage* s) {
+  const bool words = s->r_type == Type::s16 && s->out.type == Type::s16;
+  if (words && !s->t_zero_point && !s->r_zero_point && !s->out.zero_point) {
+    s->pairs = find_pair_ratio(most_t, s->t_multiplier, most_r, s->r_multiplier, s->shift);
+  }
+  const SumRatio ratio = find_sum_ratio(most_t, s->t_multiplier, most_r, s->r_multiplier, s->shift);
+  s->way = ratio.way;
+  s->left = ratio.left;
+  s->t_multiplier = ratio.b1;
+  s->r_multiplier = ratio.b2;
+  s->shift = ratio.shift;
+}
 
 struct TableStage {
   Type type;
   const void* entries;
+};
+
+// Arrays as those of Stages; scale: what Elementwise::scale takes as high, low, half and shift, null if it does not.
+struct RescaleStage {
+  int32_t x_zero_point;
+  const int32_t *b, *c;
+  const int32_t* scale[4];
+  Output out;
 };
 
 struct AgainStage {
@@ -56,10 +81,12 @@ struct Stages {
   bool by_rows = false;   // whether each row takes its own k off the shifts
   const AddStage* add = nullptr;
   const TableStage* table = nullptr;
+  const RescaleStage* rescale = nullptr;
   const AgainStage* again = nullptr;
 };
 
 inline Type type_of_y(const Stages& s) {
+  if (s.rescale) return s.rescale->out.type;
   if (s.table) return s.table->type;
   if (s.add) return s.add->out.type;
   return s.first.type == Type::none ? Type::s32 : s.first.type;
@@ -75,13 +102,22 @@ inline Stages from_column(const Stages& stages, size_t column) {
   return s;
 }
 
+inline RescaleStage from_column(const RescaleStage& stage, size_t column) {
+  RescaleStage s = stage;
+  s.b += column;
+  s.c += column;
+  for (const int32_t*& numbers : s.scale) numbers = numbers ? numbers + column : nullptr;
+  return s;
+}
+
 // Whether a table of bytes is all that follows a first stage of bytes: it can be looked up where they are stored.
 inline bool ends_in_byte_table(const Stages& s) {
   return s.table && size_of(s.table->type) == 1 && s.first.type == Type::u8 && !s.add && !s.again;
 }
 
-// The same for words: it is looked up from bytes that are stored elsewhere.
+// The same for words: it is looked up from bytes that are stored elsewhere. They may be scaled.
 inline bool ends_in_word_table(const Stages& s) {
+  if (s.rescale && !s.rescale->scale[0]) return false;
   return s.table && s.table->type == Type::s16 && s.first.type == Type::u8 && !s.add && !s.again;
 }
 
@@ -96,6 +132,11 @@ inline bool is_plain(const Stages& s, size_t columns) {
     if (s.ways[i].way == Way::any) return false;
   }
   return true;
+}
+
+// Whether all there is are the first stage and a sum of 16-bit numbers, and both fit 32 bits.
+inline bool adds_words(const Stages& s, const PanelWay& way) {
+  return s.add && s.add->pairs.fits && way.way != Way::any && !s.by_rows && !s.table && !s.again;
 }
 
 // What becomes of the sums of a panel: more than the ..._to_bytes kernels do, or bytes: by Way::low where they may be all of
@@ -145,6 +186,8 @@ struct Finish {
         const int32_t* from = acc + r * acc_stride + i;
         if (plain && count == kPanel && s.ways[column / kPanel].way != Way::any) {
           to_bytes(s, from, acc_stride, column, static_cast<uint8_t*>(e.y), block);
+        } else if (count == kPanel && adds_words(s, s.ways[column / kPanel])) {
+          add_words(e, from, acc_stride, column, block);
         } else {
           all(e, from, acc_stride, column, block, s.by_rows ? e.k + first_row + r : nullptr);
         }
@@ -177,6 +220,40 @@ struct Finish {
     way.way == Way::low ? each(Scaling<V, Way::low>(b, shift, 0)) : each(Scaling<V, Way::high>(b, shift, way.left));
   }
 
+  // t * bt + r * br of lanes of two, rounded.
+  struct PairSum {
+    V high, low, half, shift;
+
+    explicit PairSum(const PairRatio& p)
+        : high(both(p.high1, p.high2)), low(both(p.low1, p.low2)), half(V::set1(1 << (p.shift - 1))), shift(V::set1(p.shift)) {}
+    V operator()(V x) const {
+      return (V::multiply_pairs(x, high) + V::multiply_pairs(x, low).shift_right(V::set1(16)) + half).shift_right(shift);
+    }
+
+   private:
+    static V both(int32_t t, int32_t r) {
+      return V::set1(static_cast<int32_t>((static_cast<uint32_t>(t) & 0xffff) | static_cast<uint32_t>(r) << 16));
+    }
+  };
+
+  static void add_words(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block) {
+    using Words = typename V::Words;
+    const Stages& s = *e.stages;
+    const PanelWay way = s.ways[column / kPanel];
+    const V b = Words::load(s.b + column), shift = Words::load(s.shift + column);
+    const Words first(s.first.low, s.first.high), last(s.add->out.low, s.add->out.high);
+    const PairSum sum(s.add->pairs);
+    const auto each = [=](const auto scaling) {  // copies: what is stored may be anything of the caller's
+      const int32_t* from = acc;
+      const int16_t* r = static_cast<const int16_t*>(e.r) + block.at;
+      int16_t* to = static_cast<int16_t*>(e.y) + block.at;
+      for (size_t i = 0; i < block.rows; ++i, from += acc_stride, r += block.stride, to += block.stride) {
+        last.store(sum(first.pair(scaling(Words::load(from)), r)), to);
+      }
+    };
+    way.way == Way::low ? each(Scaling<V, Way::low>(b, shift, 0)) : each(Scaling<V, Way::high>(b, shift, way.left));
+  }
+
   // k: of the block's rows, null where they have none.
   static void all(const Epilogue& e, const int32_t* acc, size_t acc_stride, size_t column, const Block& block,
                   const int32_t* k) {
@@ -198,6 +275,7 @@ struct Finish {
     if (s.table) {
       for (size_t r = 0; r < block.rows; ++r) t[r] = look_up(*s.table, t[r]);
     }
+    if (s.rescale) rescale(from_column(*s.rescale, column), t, block.rows);
     put(type_of_y(s), t, e.y, block);
     if (!s.again) return;
     const Ratio& ratio = s.again->ratio;
@@ -205,6 +283,12 @@ struct Finish {
     const auto centred = [&](size_t r) { return t[r] - zero_point; };
     scale(ratio.way, ratio.left, V::set1(ratio.b), V::set1(ratio.shift), s.again->out, centred, t, block.rows);
     put(s.again->out.type, t, e.q, block);
+  }
+
+  static void rescale(const RescaleStage& s, V* t, size_t rows) {
+    const V zero_point = V::set1(s.x_zero_point), b = V::load(s.b), c = V::load(s.c);
+    const Clamp<V> clamp(s.out);
+    for (size_t r = 0; r < rows; ++r) t[r] = rescale_wide(t[r] - zero_point, b, c, clamp);
   }
 
   // t[r] = clamp(x(r) * b / 2^c)

@@ -156,12 +156,17 @@ class Norm {
     Clamp<V> clamp;
     explicit Ending(const Output& out) : clamp(out) {}
     void store(V x, Y* y) const { clamp(x).store(y); }
+    void store(V a, V b, Y* y) const {
+      store(a, y);
+      store(b, y + kLanes);
+    }
   };
   template <class NONE>
   struct Ending<uint8_t, NONE> {
     typename V::Bytes clamp;
     explicit Ending(const Output& out) : clamp(out.zero_point, out.low, out.high) {}
     void store(V x, uint8_t* y) const { clamp.store(x, y); }
+    void store(V a, V b, uint8_t* y) const { clamp.store(a, b, y, y + kLanes); }
   };
 
   template <class T, class Y>
@@ -170,22 +175,25 @@ class Norm {
     const Scaling<V, Way::high> normalize(r, V::set1(row.shift), row.left);
     const V shift = V::set1(spec.shift);
     const Ending<Y> ending(spec.out);
-    const auto some = [&](const T* from, size_t i, Y* to) {
+    const int32_t *w = spec.w, *bias = spec.bias;
+    const auto made = [=](const T* from, size_t i) {  // copies: bytes that are stored may be anything of the caller's
       const V z = normalize(V::load(from) * n - offset);
-      ending.store((z * V::load(spec.w + i) + V::load(spec.bias + i)).shift_right(shift), to);
+      return (z * V::load(w + i) + V::load(bias + i)).shift_right(shift);
     };
     if (spec.n < kLanes) {
       T few[kLanes] = {};
-      Y made[kLanes];
+      Y held[kLanes];
       std::memcpy(few, x, spec.n * sizeof(T));
       for (size_t i = spec.n; i < kLanes; ++i) few[i] = x[0];  // |u| of another number might be too large
-      some(few, 0, made);
-      std::memcpy(y, made, spec.n * sizeof(Y));
+      ending.store(made(few, 0), held);
+      std::memcpy(y, held, spec.n * sizeof(Y));
       return;
     }
-    for (size_t i = 0; i < spec.n; i += kLanes) {
+    size_t i = 0;
+    for (; i + kPairs <= spec.n; i += kPairs) ending.store(made(x + i, i), made(x + i + kLanes, i + kLanes), y + i);
+    for (; i < spec.n; i += kLanes) {
       const size_t at = i + kLanes <= spec.n ? i : spec.n - kLanes;  // the last ones overlap those before
-      some(x + at, at, y + at);
+      ending.store(made(x + at, at), y + at);
     }
   }
 };

@@ -44,4 +44,17 @@ SumRatio find_sum_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, 
   return {Way::high, left, raised(b1), raised(b2), c + all - 32};
 }
 
+PairRatio find_pair_ratio(int64_t bound1, int32_t b1, int64_t bound2, int32_t b2, int32_t c) {
+  constexpr int64_t kWord = 1 << 15;
+  if (bound1 > kWord || bound2 > kWord || c < 17 || c > 47) return {};
+  const auto high = [](int32_t b) { return static_cast<int32_t>((int64_t{b} + kWord) >> 16); };
+  const auto size = [](int32_t b) { return int64_t{b < 0 ? -b : b}; };
+  const auto low = [](int32_t b, int32_t upper) { return static_cast<int32_t>(b - int64_t{upper} * (1 << 16)); };
+  const int32_t high1 = high(b1), high2 = high(b2), low1 = low(b1, high1), low2 = low(b2, high2);
+  const int64_t highs = bound1 * size(high1) + bound2 * size(high2), lows = bound1 * size(low1) + bound2 * size(low2);
+  if (size(high1) >= kWord || size(high2) >= kWord || lows > INT32_MAX) return {};
+  if (highs + kWord + (int64_t{1} << (c - 17)) > INT32_MAX) return {};
+  return {true, high1, high2, low1, low2, c - 16};
+}
+
 }  // namespace mulshift

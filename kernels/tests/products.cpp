@@ -6,6 +6,7 @@
 #include "conv.h"
 #include "depthwise.h"
 #include "draw.h"
+#include "elementwise.h"
 #include "low_bits.h"
 #include "ratios.h"
 #include "sparse.h"
@@ -31,6 +32,8 @@ struct Case {
   Stages stages = {};
   AddStage add = {};
   TableStage look = {};
+  RescaleStage rescale = {};
+  std::vector<int32_t> scales;  // b, c and the four numbers of each, a column
   AgainStage again = {};
 };
 
@@ -228,10 +231,12 @@ void draw_rows(Case* c) {
 
 void draw_add(Case* c) {
   AddStage& s = c->add;
-  const Output& t = c->stages.first;
-  s.r_type = pick({Type::u8, Type::s8, Type::s16});
+  Output& t = c->stages.first;
+  const bool centred = one_in(2);  // no zero points
+  s.r_type = pick({Type::u8, Type::s8, Type::s16, Type::s16});
+  if (centred) t.zero_point = 0;
   s.t_zero_point = t.zero_point;
-  s.r_zero_point = element(s.r_type);
+  s.r_zero_point = centred ? 0 : element(s.r_type);
   int32_t t_multiplier, r_multiplier, shift, ignored;
   const Ratios ratios = draw_ratios();
   const int exponent = draw(-10, 1);
@@ -239,18 +244,15 @@ void draw_add(Case* c) {
   dyadic(ratios, exponent, &r_multiplier, &ignored);
   if (one_in(3)) t_multiplier *= -1;
   if (one_in(3)) r_multiplier *= -1;
-  SumRatio ratio = {Way::any, 0, t_multiplier, r_multiplier, shift};
-  if (!one_in(4)) {
-    ratio = find_sum_ratio(farthest(t.low, t.high, t.zero_point), t_multiplier,
-                           farthest(lowest(s.r_type), highest(s.r_type), s.r_zero_point), r_multiplier, shift);
-  }
-  s.way = ratio.way;
-  s.left = ratio.left;
-  s.t_multiplier = ratio.b1;
-  s.r_multiplier = ratio.b2;
-  s.shift = ratio.shift;
-  s.out = output(pick({Type::u8, Type::u8, Type::s8, Type::s16}));
+  s.t_multiplier = t_multiplier;
+  s.r_multiplier = r_multiplier;
+  s.shift = shift;
+  s.out = output(pick({Type::u8, Type::u8, Type::s8, Type::s16, Type::s16}));
+  if (centred && s.out.type == Type::s16) s.out.zero_point = 0;
+  s.way = Way::any;
   c->stages.add = &s;
+  if (one_in(4)) return;
+  find_ways(farthest(t.low, t.high, t.zero_point), farthest(lowest(s.r_type), highest(s.r_type), s.r_zero_point), &s);
 }
 
 void draw_table(Case* c) {
@@ -258,6 +260,29 @@ void draw_table(Case* c) {
   c->entries = elements(c->look.type, 256);
   c->look.entries = c->entries.data();
   c->stages.table = &c->look;
+}
+
+// Of words of a table, a number a column.
+void draw_rescale(Case* c) {
+  RescaleStage& s = c->rescale;
+  const size_t padded = (c->spec.outputs + 15) / 16 * 16;
+  c->scales.assign(6 * padded, 0);
+  s.out = output(pick({Type::u8, Type::u8, Type::s8, Type::s16}));
+  s.x_zero_point = one_in(4) ? element(Type::s16) : 0;
+  const Ratios ratios = draw_ratios();
+  const int exponent = draw(-10, 1);
+  bool scales = !s.x_zero_point && !one_in(4);
+  for (size_t i = 0; i < padded; ++i) {
+    int32_t b, shift;
+    dyadic(ratios, exponent, &b, &shift);
+    c->scales[i] = b;
+    c->scales[padded + i] = shift;
+    scales = put_scale(b, shift, &c->scales[2 * padded + i], padded) && scales;
+  }
+  s.b = &c->scales[0];
+  s.c = &c->scales[padded];
+  for (size_t i = 0; scales && i < 4; ++i) s.scale[i] = &c->scales[(2 + i) * padded];
+  c->stages.rescale = &s;
 }
 
 void draw_again(Case* c) {
@@ -284,6 +309,7 @@ void draw_stages(Case* c) {
   if (adds) draw_add(c);
   const Type now = type_of_y(c->stages);
   if (looks && (now == Type::u8 || now == Type::s8)) draw_table(c);
+  if (c->matrix && c->stages.table && c->look.type == Type::s16 && one_in(2)) return draw_rescale(c);
   if (one_in(3)) draw_again(c);
 }
 
@@ -352,6 +378,7 @@ void print(const Case& c, const ColumnInputs& inputs) {
   if (c.stages.by_rows) std::printf(", by rows");
   if (c.stages.add) std::printf(", add %s", name(c.add.way));
   if (c.stages.table) std::printf(", table");
+  if (c.stages.rescale) std::printf(", rescale");
   if (c.stages.again) std::printf(", again %s", name(c.again.ratio.way));
 }
 

@@ -1,4 +1,7 @@
-"""What follows a packed product into its epilogue: Add of another tensor, Table, Requantize (`operators.epilogue`)."""
+"""What follows a packed product into its epilogue: Add of another tensor, Table, Requantize (`operators.epilogue`).
+
+An Affine by one power of two, w = 2^k, and no bias is Requantize(x, b, c - k), which a Rescale takes.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from mulshift.ir import DOMAIN, attribute, constant, inherit_origin, sole_user, users
+from mulshift.ir import DOMAIN, add_initializer, attribute, constant, inherit_origin, sole_user, users
+from mulshift.ir.dyadic import MIN_SHIFT
 from mulshift.ir.levels import BOUND, WIDTH
 from mulshift.ir.operators.epilogue import STAGES
-from mulshift.ir.operators.packed import PRODUCTS, ROW_PRODUCTS
+from mulshift.ir.operators.packed import PRODUCTS, RESCALING, ROW_PRODUCTS
 from mulshift.passes.base import Pass
 from mulshift.passes.shape_values import dims_of
 
@@ -24,7 +29,7 @@ class _Step:
     """A node that becomes a stage.
 
     Attributes:
-        node: an Add, Table or Requantize.
+        node: an Add, Table, Requantize, or the Affine that is a Rescale.
         inputs: what it reads beside the result so far.
         attributes: of the plain operator, as if the result so far were its first operand.
     """
@@ -53,6 +58,11 @@ def _steps(product: ir.Node, order: dict[ir.Node, int]) -> dict[str, _Step]:
         step = match(product, node, made) if node is not None and _is(node, name) else None
         if step is not None:
             found[name], made = step, step.node.outputs[0]
+    if product.op_type == RESCALING and list(found) == ["Table"]:
+        node, columns = sole_user(made), attribute(product, "w_shape")[1]
+        step = _rescale(node, made, columns) if node is not None and _is(node, "Affine") else None
+        if step is not None:
+            return found | {"Rescale": step}
     readers = sorted((n for n in users(made) if n in order and _is(n, "Requantize")), key=order.__getitem__)
     steps = [step for step in (_requantize(n, made) for n in readers) if step is not None]
     return found | ({"Requantize": steps[0]} if steps else {})
@@ -85,6 +95,26 @@ def _table(product: ir.Node, node: ir.Node, t: ir.Value) -> _Step | None:
         return None
     assert table.dtype is not None
     return _Step(node, [table], {"table_dtype": int(table.dtype)})
+
+
+def _rescale(node: ir.Node, y: ir.Value, columns: int) -> _Step | None:
+    """An Affine of words to bytes or words that only scales, by one number a column or one for all."""
+    w, bias, b, c = (constant(v) for v in node.inputs[1:])
+    if node.inputs[0] is not y or y.dtype != ir.DataType.INT16 or w is None or bias is None or b is None or c is None:
+        return None
+    k, kinds = int(w.max()).bit_length() - 1, (*_BYTES, ir.DataType.INT16)
+    if k < 0 or (w != 1 << k).any() or bias.any() or int(c.min()) - k < MIN_SHIFT or node.outputs[0].dtype not in kinds:
+        return None
+    if any(v.shape not in ((), (1,), (columns,)) for v in (w, bias, b, c)):
+        return None
+    size, graph = max(v.size for v in (w, b, c)), node.graph
+    assert graph is not None
+    numbers = {"b": b, "c": c - k}
+    inputs = [
+        add_initializer(graph, f"{node.outputs[0].name}.rescale_{name}", np.full(size, v.reshape(-1), np.int32))
+        for name, v in numbers.items()
+    ]
+    return _Step(node, inputs, {k: attribute(node, k) for k in node.attributes})
 
 
 def _requantize(node: ir.Node, y: ir.Value) -> _Step | None:
@@ -125,11 +155,12 @@ def _fuse(graph: ir.Graph, product: ir.Node, steps: dict[str, _Step]) -> ir.Node
 
 
 def _proofs(node: ir.Node, steps: dict[str, _Step]) -> Iterator[tuple[str, str]]:
-    """Bound and width of a product as they are, of a stage under its name; other notes as they are."""
-    stage = next((f"mulshift.{name.lower()}" for name, s in steps.items() if s.node is node), None)
+    """Bound and width of a product as they are, of a stage (not a Rescale) under its name; other notes as they are."""
+    stage = next((name.lower() for name, s in steps.items() if s.node is node), None)
     for key, value in node.metadata_props.items():
         own = stage is not None and key in (BOUND, WIDTH)
-        yield (key.replace("mulshift", str(stage), 1) if own else key), value
+        if not own or stage != "rescale":
+            yield (key.replace("mulshift", f"mulshift.{stage}", 1) if own else key), value
 
 
 def take_over(before: ir.Value, after: ir.Value) -> None:

@@ -37,8 +37,9 @@ class Affine final : public Kernel {
   bool run(Call& call) const override {
     const Tensor x = call.input(0, "x"), w = call.input(1, "w"), bias = call.input(2, "bias");
     if (call.ok() && is_scale_) {
-      const auto of = [&](const Buffer& held) { return Tensor{Type::s32, shape_, held.data()}; };
-      return run_elementwise(call, {x, of(high_), of(low_), of(half_), of(shift_)}, ScaleSpec{spec_.out}, isa()->elementwise.scale);
+      const int32_t* numbers = static_cast<const int32_t*>(numbers_.data());
+      const auto of = [&](size_t i) { return Tensor{Type::s32, shape_, numbers + i * shape_.count()}; };
+      return run_elementwise(call, {x, of(0), of(1), of(2), of(3)}, ScaleSpec{spec_.out}, isa()->elementwise.scale);
     }
     Tensor b, c;
     if (!call.ok() || !dyadics_.get(call, &b, &c)) return false;
@@ -60,16 +61,11 @@ class Affine final : public Kernel {
     if (!b.data || !c.data || !n || !goes_with(w, bias) || !goes_with(w, b) || !goes_with(w, c)) return;
     const int32_t first = w.as<int32_t>()[0], k = first > 0 ? __builtin_ctz(static_cast<unsigned>(first)) : 0;
     if (first != 1 << k || magnitude(bias)) return;
-    int32_t *high = high_.array<int32_t>(n), *low = low_.array<int32_t>(n);
-    int32_t *half = half_.array<int32_t>(n), *shift = shift_.array<int32_t>(n);
-    if (!high || !low || !half || !shift) return;
+    int32_t* numbers = numbers_.array<int32_t>(4 * n);
+    if (!numbers) return;
     for (size_t i = 0; i < n; ++i) {
       const int32_t bi = b.as<int32_t>()[bs == 1 ? 0 : i], ci = c.as<int32_t>()[cs == 1 ? 0 : i] - k;
-      if (w.as<int32_t>()[i] != first || ci < 17 || ci > 46) return;
-      high[i] = bi >> 16;
-      low[i] = bi & 0xffff;
-      shift[i] = ci - 16;
-      half[i] = 1 << (ci - 17);
+      if (w.as<int32_t>()[i] != first || !put_scale(bi, ci, numbers + i, n)) return;
     }
     shape_ = w.shape;
     is_scale_ = true;
@@ -79,7 +75,7 @@ class Affine final : public Kernel {
   Dyadics dyadics_;
   bool is_scale_ = false;
   Shape shape_;
-  Buffer high_, low_, half_, shift_;
+  Buffer numbers_;  // as put_scale puts them
 };
 
 }  // namespace

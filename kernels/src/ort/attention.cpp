@@ -1,4 +1,5 @@
 // Attention(q, k, v) -> y and MaskedAttention(q, k, v, mask) -> y: scaled dot-product attention, scores in integers.
+// FlatAttention and FlatMaskedAttention: the same of [B, tokens, heads * depth].
 #include "../attention.h"
 
 #include "operator.h"
@@ -9,10 +10,11 @@ namespace ort {
 namespace {
 
 constexpr int32_t kMostShift = 38, kOctaves = 9;
+constexpr int64_t kMostColumns = INT32_MAX;  // that inference says
 
 class AttentionKernel final : public Kernel {
  public:
-  explicit AttentionKernel(bool masked) : masked_(masked) {}
+  AttentionKernel(bool masked, bool flat) : masked_(masked), flat_(flat) {}
 
   void read(Node& node) override {
     spec_.q_zero_point = node.zero_point("q_zero_point", Type::u8);
@@ -22,17 +24,27 @@ class AttentionKernel final : public Kernel {
     spec_.multiplier = node.multiplier("multiplier");
     spec_.shift = node.s32("shift", kMinShift, kMostShift);
     spec_.out = node.small_output();
+    if (flat_) {
+      heads_ = node.integer("heads", 1, kMostHeads);
+      groups_ = node.integer("groups", 1, kMostHeads);
+    }
     if (node.ok()) spec_.exponent = Exponent(b, c, kOctaves);
   }
 
   bool run(Call& call) const override {
-    const Tensor q = call.input(0, "q"), k = call.input(1, "k"), v = call.input(2, "v");
+    Tensor q = call.input(0, "q"), k = call.input(1, "k"), v = call.input(2, "v");
     AttentionShape shape;
-    if (!call.ok() || !find_shape(call, q.shape, k.shape, v.shape, &shape)) return false;
+    if (!call.ok() || (flat_ && !split_heads(call, &q, &k, &v))) return false;
+    if (!find_shape(call, q.shape, k.shape, v.shape, &shape)) return false;
     Mask mask;
     if (masked_ && !find_mask(call, shape, &mask)) return false;
     Shape out = q.shape;
-    out.dims[3] = v.shape.dims[3];
+    if (flat_) {
+      out.rank = 3;
+      out.dims[2] = heads_ * v.shape.dims[3];
+    } else {
+      out.dims[3] = v.shape.dims[3];
+    }
     void* y = call.output(0, out);
     if (!y) return false;
     const size_t products = shape.batch * shape.heads * shape.rows * shape.keys * (shape.depth + shape.width);
@@ -43,6 +55,24 @@ class AttentionKernel final : public Kernel {
 
  private:
   static constexpr size_t kSmall = 1 << 16;  // products below which a second thread costs more than it brings
+
+  // The same tensors with an axis of heads.
+  bool split_heads(Call& call, Tensor* q, Tensor* k, Tensor* v) const {
+    Tensor* tensors[] = {q, k, v};
+    const char* names[] = {"q", "k", "v"};
+    for (size_t i = 0; i < 3; ++i) {
+      Shape& shape = tensors[i]->shape;
+      const int64_t heads = i ? groups_ : heads_;
+      if (shape.rank != 3) return call.fail("%s must have 3 axes, it has %zu", names[i], shape.rank);
+      if (shape.dims[2] % heads) {
+        return call.fail("%s has %zu columns, which do not divide into %zu heads", names[i], shape.size(2), static_cast<size_t>(heads));
+      }
+      shape.rank = 4;
+      shape.dims[3] = shape.dims[2] / heads;
+      shape.dims[2] = heads;
+    }
+    return true;
+  }
 
   static bool find_shape(Call& call, const Shape& q, const Shape& k, const Shape& v, AttentionShape* shape) {
     const Shape* shapes[] = {&q, &k, &v};
@@ -78,25 +108,42 @@ class AttentionKernel final : public Kernel {
     return true;
   }
 
-  const bool masked_;
+  static constexpr int64_t kMostHeads = INT32_MAX;
+
+  const bool masked_, flat_;
+  int64_t heads_ = 1, groups_ = 1;
   AttentionSpec spec_ = {};
 };
 
-template <bool MASKED>
+template <bool MASKED, bool FLAT>
 Kernel* make_one() {
-  return new (std::nothrow) AttentionKernel(MASKED);
+  return new (std::nothrow) AttentionKernel(MASKED, FLAT);
 }
 
 }  // namespace
 
-Kernel* make_attention() { return make_one<false>(); }
-Kernel* make_masked_attention() { return make_one<true>(); }
+Kernel* make_attention() { return make_one<false, false>(); }
+Kernel* make_masked_attention() { return make_one<true, false>(); }
+Kernel* make_flat_attention() { return make_one<false, true>(); }
+Kernel* make_flat_masked_attention() { return make_one<true, true>(); }
 
 void infer_attention(const Inference& inference) {
   OpenShape made = inference.input(0);
   const OpenShape v = inference.input(2);
   if (!made.known || !v.known || made.rank != 4 || v.rank != 4) return;
   made.dims[3] = v.dims[3];
+  inference.output(0, made);
+}
+
+void infer_flat_attention(const Inference& inference) {
+  OpenShape made = inference.input(0);
+  const OpenShape v = inference.input(2);
+  const int64_t heads = inference.integer("heads", 0), groups = inference.integer("groups", 0);
+  if (!made.known || !v.known || made.rank != 3 || v.rank != 3) return;
+  made.dims[2] = {};
+  if (heads > 0 && groups > 0 && v.dims[2].size > 0 && v.dims[2].size / groups <= kMostColumns / heads) {
+    made.dims[2].size = v.dims[2].size / groups * heads;
+  }
   inference.output(0, made);
 }
 

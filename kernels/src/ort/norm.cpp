@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kPiece = 16384;  // elements that are worth a task
 constexpr size_t kLanes = 16;
+constexpr size_t kRows = 4;  // whose roots are found one after the other: a processor does so while it sums the next row
+constexpr size_t kRowsBytes = 16384;  // of them at most, else one at a time
 
 struct Rows {
   int32_t y_zero_point = 0;
@@ -42,14 +44,21 @@ struct Job {
       job.failed = true;
       return;
     }
-    for (size_t i = first; i < last; ++i) {
-      const char* x = job.x + i * x_step;
-      int64_t sum, squares;
-      kernels.sums(x, spec.x_type, spec.n, &sum, &squares);
-      char* y = job.y ? job.y + i * y_step : row;
-      kernels.scale(spec, norm_row(spec, sum, squares), x, y);
-      if (job.y) continue;
-      isa()->rows.quantize(y, spec.out.type, spec.n, job.rows.y_zero_point, job.rows.q + i * spec.n, job.rows.k + i);
+    NormRow rows[kRows];
+    const size_t most = kRows * x_step <= kRowsBytes ? kRows : 1;
+    for (size_t i = first, count; i < last; i += count) {
+      count = last - i < most ? last - i : most;
+      for (size_t r = 0; r < count; ++r) {
+        int64_t sum, squares;
+        kernels.sums(job.x + (i + r) * x_step, spec.x_type, spec.n, &sum, &squares);
+        rows[r] = norm_row(spec, sum, squares);
+      }
+      for (size_t r = i; r < i + count; ++r) {
+        char* y = job.y ? job.y + r * y_step : row;
+        kernels.scale(spec, rows[r - i], job.x + r * x_step, y);
+        if (job.y) continue;
+        isa()->rows.quantize(y, spec.out.type, spec.n, job.rows.y_zero_point, job.rows.q + r * spec.n, job.rows.k + r);
+      }
     }
   }
 };

@@ -11,6 +11,8 @@ Kernel* make_affine();
 Kernel* make_layer_norm();
 Kernel* make_layer_norm_row_quantize();
 Kernel* make_attention();
+Kernel* make_flat_attention();
+Kernel* make_flat_masked_attention();
 Kernel* make_hadamard();
 Kernel* make_lerp();
 Kernel* make_masked_attention();
@@ -28,6 +30,7 @@ Kernel* make_softmax();
 Kernel* make_table();
 
 void infer_attention(const Inference& inference);
+void infer_flat_attention(const Inference& inference);
 void infer_lerp(const Inference& inference);
 void infer_matmul(const Inference& inference);
 void infer_max_pool(const Inference& inference);
@@ -49,6 +52,8 @@ const Operator rows[] = {
     {"LayerNorm", make_layer_norm, 3, {kSmall, S32, S32}, 1, {kDtype}, infer_same},
     {"LayerNormRowQuantize", make_layer_norm_row_quantize, 3, {kSmall, S32, S32}, 2, {kRows[0], kRows[1]}, infer_row_quantize},
     {"Attention", make_attention, 3, {U8, S8, S8}, 1, {kDtype}, infer_attention},
+    {"FlatAttention", make_flat_attention, 3, {U8, S8, S8}, 1, {kDtype}, infer_flat_attention},
+    {"FlatMaskedAttention", make_flat_masked_attention, 4, {U8, S8, S8, BOOL}, 1, {kDtype}, infer_flat_attention},
     {"Hadamard", make_hadamard, 2, {kSmall, S8}, 1, {kDtype}, infer_same},
     {"Lerp", make_lerp, 5, {kSmall | S32, S64, S64, S32, S32}, 1, {always(Type::s32)}, infer_lerp},
     {"MaskedAttention", make_masked_attention, 4, {U8, S8, S8, BOOL}, 1, {kDtype}, infer_attention},

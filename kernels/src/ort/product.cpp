@@ -2,13 +2,15 @@
 // (matrices) with two of four kept; each with any of the stages Add, Table, Requantize after it, each as an accumulator alone.
 // Matrices by rows too: each row takes a k of its own off c.
 //
-// inputs (x, w, bias, b, c, [k], [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc.
+// inputs (x, w, bias, b, c, [k], [r], [table], [q_b, q_c]) -> y, [q]; accumulators (x, w, bias) -> acc. GemmPacked also with
+// a table of words and a rescaling: (..., table, rescale_b, rescale_c) -> y.
 #include "product.h"
 
 #include <cstring>
 
 #include "../conv.h"
 #include "../depthwise.h"
+#include "../elementwise.h"
 #include "../large_pages.h"
 #include "../low_bits.h"
 #include "../ratios.h"
@@ -78,7 +80,7 @@ constexpr Form kForms[] = {{false, false, false, 8, "k4n16"},   {false, true, fa
                            {true, false, false, 8, "k8n16p", false, Zeros::of_panels},
                            {true, false, false, 4, "k8n16ps4", false, Zeros::of_panels}};
 
-enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8, by_rows = 16 };
+enum Stage : unsigned { add_stage = 1, table_stage = 2, again_stage = 4, accumulate = 8, by_rows = 16, rescale_stage = 32 };
 
 constexpr int64_t kMost = INT32_MAX;
 
@@ -310,6 +312,7 @@ class Product final : public Kernel {
     size_t input = kFirstOptional + stages_.by_rows;
     if (chosen_ & add_stage) last = read_add(node, input++);
     if (chosen_ & table_stage) last.type = read_table(node, input++, last.type);
+    if (chosen_ & rescale_stage) read_rescale(node, input);
     if (chosen_ & again_stage) read_again(node, input, last);
   }
 
@@ -323,14 +326,8 @@ class Product final : public Kernel {
     add_.out = node.small_output("add_");
     if (!node.ok()) return add_.out;
     if (stages_.first.type == Type::s32) node.fail("a 32-bit value cannot be added");
-    const int64_t t = farthest(stages_.first.low, stages_.first.high, add_.t_zero_point);
-    const int64_t r = farthest(lowest(add_.r_type), highest(add_.r_type), add_.r_zero_point);
-    const SumRatio ratio = find_sum_ratio(t, add_.t_multiplier, r, add_.r_multiplier, add_.shift);
-    add_.way = ratio.way;
-    add_.left = ratio.left;
-    add_.t_multiplier = ratio.b1;
-    add_.r_multiplier = ratio.b2;
-    add_.shift = ratio.shift;
+    find_ways(farthest(stages_.first.low, stages_.first.high, add_.t_zero_point),
+              farthest(lowest(add_.r_type), highest(add_.r_type), add_.r_zero_point), &add_);
     stages_.add = &add_;
     return add_.out;
   }
@@ -342,6 +339,37 @@ class Product final : public Kernel {
     table_ = {node.type(input), table.data};
     stages_.table = &table_;
     return table_.type;
+  }
+
+  // Behind a table of words.
+  void read_rescale(Node& node, size_t input) {
+    const Tensor b = node.constant(input, "rescale_b"), c = node.constant(input + 1, "rescale_c");
+    rescale_.x_zero_point = node.zero_point("rescale_x_zero_point", Type::s16);
+    rescale_.out = node.small_output("rescale_");
+    node.check_dyadic(b, c);
+    if (!node.ok()) return;
+    const size_t count = b.shape.count(), padded = (spec_.outputs + kPanel - 1) / kPanel * kPanel;
+    if (count != c.shape.count() || (count != 1 && count != spec_.outputs)) {
+      node.fail("rescale_b has %zu and rescale_c %zu elements, not one or %zu", count, c.shape.count(), spec_.outputs);
+      return;
+    }
+    int32_t* room = numbers_.array<int32_t>(6 * padded);
+    if (!room) {
+      node.fail("out of memory");
+      return;
+    }
+    bool scales = !rescale_.x_zero_point && fits_zero_point(rescale_.out);
+    for (size_t i = 0; i < padded; ++i) {
+      const size_t from = count == 1 ? 0 : i < count ? i : count - 1;
+      const int32_t numbers[2] = {b.as<int32_t>()[from], c.as<int32_t>()[from]};
+      room[i] = numbers[0];
+      room[padded + i] = numbers[1];
+      scales = scales && put_scale(numbers[0], numbers[1], room + 2 * padded + i, padded);
+    }
+    rescale_.b = room;
+    rescale_.c = room + padded;
+    for (size_t i = 0; scales && i < 4; ++i) rescale_.scale[i] = room + (2 + i) * padded;
+    stages_.rescale = &rescale_;
   }
 
   void read_again(Node& node, size_t input, const Output& last) {
@@ -419,6 +447,8 @@ class Product final : public Kernel {
   Stages stages_ = {};
   AddStage add_ = {};
   TableStage table_ = {};
+  RescaleStage rescale_ = {};
+  Buffer numbers_;
   AgainStage again_ = {};
   Conv conv_;
   Depthwise depthwise_;
@@ -477,6 +507,7 @@ constexpr Types weight_type() {
 constexpr Types kResidual = U8 | S8 | S16, kTable = U8 | S8 | S16;
 
 constexpr OutputType y_type(unsigned stages) {
+  if (stages & rescale_stage) return said_by("rescale_dtype");
   return said_by(stages & table_stage ? "table_dtype" : stages & add_stage ? "add_dtype" : "dtype");
 }
 
@@ -487,8 +518,8 @@ constexpr Operator fused(const char* name) {
                   infer_of<BASE, outputs>()};
   if (STAGES & by_rows) row.types[row.inputs++] = S32;
   if (STAGES & add_stage) row.types[row.inputs++] = kResidual;
-  if (STAGES & table_stage) row.types[row.inputs++] = kTable;
-  if (STAGES & again_stage) {
+  if (STAGES & table_stage) row.types[row.inputs++] = STAGES & rescale_stage ? S16 : kTable;
+  if (STAGES & (again_stage | rescale_stage)) {
     row.types[row.inputs++] = S32;
     row.types[row.inputs++] = S32;
   }
@@ -531,7 +562,7 @@ const Operator products[kProducts] = {
     MULSHIFT_PRODUCTS(conv_nhwc_shared, "ConvNhwcShared"), MULSHIFT_PRODUCTS(conv_nhwc_shared_int4, "ConvNhwcSharedInt4"),
     MULSHIFT_PRODUCTS(gemm_packed_sparse, "GemmPackedSparse"), MULSHIFT_PRODUCTS(gemm_packed_sparse_int4, "GemmPackedSparseInt4"),
     MULSHIFT_PRODUCTS(gemm_packed_shared, "GemmPackedShared"), MULSHIFT_PRODUCTS(gemm_packed_shared_int4, "GemmPackedSharedInt4"),
-    MULSHIFT_ROWS(gemm_packed, "GemmPacked"), MULSHIFT_ROWS(gemm_packed_int4, "GemmPackedInt4"),
+    fused<gemm_packed, 34>("GemmPackedTableRescale"), MULSHIFT_ROWS(gemm_packed, "GemmPacked"), MULSHIFT_ROWS(gemm_packed_int4, "GemmPackedInt4"),
     MULSHIFT_ROWS(gemm_packed_int2, "GemmPackedInt2"), MULSHIFT_ROWS(gemm_packed_int1, "GemmPackedInt1"),
     MULSHIFT_ROWS(gemm_packed_int4_blocks, "GemmPackedInt4Blocks"), MULSHIFT_ROWS(gemm_packed_sparse, "GemmPackedSparse"),
     MULSHIFT_ROWS(gemm_packed_sparse_int4, "GemmPackedSparseInt4"), MULSHIFT_ROWS(gemm_packed_shared, "GemmPackedShared"),

@@ -1,4 +1,5 @@
-// The operators of product.cpp: bases, each in eight combinations of stages and as an accumulator; matrices by rows too.
+// The operators of product.cpp: bases, each in eight combinations of stages and as an accumulator; matrices by rows too, one
+// with a rescaling.
 #ifndef MULSHIFT_SRC_ORT_PRODUCT_H
 #define MULSHIFT_SRC_ORT_PRODUCT_H
 
@@ -7,7 +8,7 @@
 namespace mulshift {
 namespace ort {
 
-constexpr size_t kProducts = 27 * 9 + 9 * 8;
+constexpr size_t kProducts = 27 * 9 + 9 * 8 + 1;
 extern const Operator products[kProducts];
 
 }  // namespace ort

@@ -83,6 +83,27 @@ struct V {
     }
   };
 
+  // Lanes 0 to 3 and 8 to 11, then the others: packing brings them in order.
+  struct Words {
+    __m256i low, high;
+    Words(int32_t l, int32_t h)
+        : low(_mm256_set1_epi16(static_cast<int16_t>(l))), high(_mm256_set1_epi16(static_cast<int16_t>(h))) {}
+    static V load(const int32_t* p) { return {both(p, p + 8), both(p + 4, p + 12)}; }
+    void store(V x, int16_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), clamped(x)); }
+    V pair(V x, const int16_t* r) const {
+      const __m256i first = clamped(x), second = read256(r);
+      return {_mm256_unpacklo_epi16(first, second), _mm256_unpackhi_epi16(first, second)};
+    }
+
+   private:
+    static __m256i both(const int32_t* p, const int32_t* q) {
+      return _mm256_inserti128_si256(_mm256_castsi128_si256(read128(p)), read128(q), 1);
+    }
+    __m256i clamped(V x) const {
+      return _mm256_min_epi16(_mm256_max_epi16(_mm256_packs_epi32(x.lo, x.hi), low), high);
+    }
+  };
+
   V operator+(V o) const { return {_mm256_add_epi32(lo, o.lo), _mm256_add_epi32(hi, o.hi)}; }
   V operator-(V o) const { return {_mm256_sub_epi32(lo, o.lo), _mm256_sub_epi32(hi, o.hi)}; }
   V operator*(V o) const { return {_mm256_mullo_epi32(lo, o.lo), _mm256_mullo_epi32(hi, o.hi)}; }
@@ -119,6 +140,7 @@ struct V {
     add_in_place(sum.hi, _mm256_madd_epi16(read256(x + 16), read256(w + 16)));
     return sum;
   }
+  static V multiply_pairs(V x, V w) { return {_mm256_madd_epi16(x.lo, w.lo), _mm256_madd_epi16(x.hi, w.hi)}; }
   static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
     int32_t pair;
     std::memcpy(&pair, x, sizeof(pair));

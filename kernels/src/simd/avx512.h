@@ -54,6 +54,20 @@ struct V {
     }
   };
 
+  struct Words {
+    __m512i low, high;
+    Words(int32_t l, int32_t h) : low(_mm512_set1_epi32(l)), high(_mm512_set1_epi32(h)) {}
+    static V load(const int32_t* p) { return V::load(p); }
+    void store(V x, int16_t* p) const { clamped(x).store(p); }
+    V pair(V x, const int16_t* r) const {
+      const __m512i first = _mm512_and_si512(clamped(x).v, _mm512_set1_epi32(0xffff));
+      return {_mm512_or_si512(first, _mm512_slli_epi32(V::load(r).v, 16))};
+    }
+
+   private:
+    V clamped(V x) const { return {_mm512_min_epi32(_mm512_max_epi32(x.v, low), high)}; }
+  };
+
   V operator+(V o) const { return {_mm512_add_epi32(v, o.v)}; }
   V operator-(V o) const { return {_mm512_sub_epi32(v, o.v)}; }
   V operator*(V o) const { return {_mm512_mullo_epi32(v, o.v)}; }
@@ -83,6 +97,7 @@ struct V {
   static V multiply_pairs(V sum, const int16_t* x, const int16_t* w) {
     return {_mm512_dpwssd_epi32(sum.v, _mm512_loadu_si512(x), _mm512_loadu_si512(w))};
   }
+  static V multiply_pairs(V x, V w) { return {_mm512_dpwssd_epi32(_mm512_setzero_si512(), x.v, w.v)}; }
   static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
     int32_t pair;
     std::memcpy(&pair, x, sizeof(pair));

@@ -59,6 +59,22 @@ struct V {
     }
   };
 
+  struct Words {
+    int32x4_t low, high;
+    Words(int32_t l, int32_t h) : low(vdupq_n_s32(l)), high(vdupq_n_s32(h)) {}
+    static V load(const int32_t* p) { return V::load(p); }
+    void store(V x, int16_t* p) const { clamped(x).store(p); }
+    V pair(V x, const int16_t* r) const {
+      return clamped(x).each(V::load(r), [](int32x4_t a, int32x4_t b) { return vsliq_n_s32(a, b, 16); });
+    }
+
+   private:
+    V clamped(V x) const {
+      for (int i = 0; i < 4; ++i) x.v[i] = vminq_s32(vmaxq_s32(x.v[i], low), high);
+      return x;
+    }
+  };
+
   V operator+(V o) const { return each(o, [](int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }); }
   V operator-(V o) const { return each(o, [](int32x4_t a, int32x4_t b) { return vsubq_s32(a, b); }); }
   V operator*(V o) const { return each(o, [](int32x4_t a, int32x4_t b) { return vmulq_s32(a, b); }); }
@@ -115,6 +131,11 @@ struct V {
       sum.v[i] = vreinterpretq_s32_u32(vaddq_u32(vreinterpretq_u32_s32(sum.v[i]), pairs));
     }
     return sum;
+  }
+  static V multiply_pairs(V x, V w) {
+    return x.each(w, [](int32x4_t a, int32x4_t b) {
+      return vmlal_s16(vmull_s16(vmovn_s32(a), vmovn_s32(b)), vshrn_n_s32(a, 16), vshrn_n_s32(b, 16));
+    });
   }
   static V multiply_pair(V sum, const int16_t* x, const int16_t* w) {
     const int16x4_t first = vdup_n_s16(x[0]), second = vdup_n_s16(x[1]), x4 = vzip1_s16(first, second);

@@ -55,6 +55,26 @@ struct V {
     }
   };
 
+  // clamp(x, low, high) as 16-bit numbers; -2^15 <= low <= high < 2^15. `load` may bring lanes in an order of its own, in
+  // which the others take and make them.
+  struct Words {
+    int32_t low, high;
+    Words(int32_t low_, int32_t high_) : low(low_), high(high_) {}
+    static V load(const int32_t* p) { return V::load(p); }
+    void store(V x, int16_t* p) const { clamped(x).store(p); }
+    // Lanes of two: x, then r above it.
+    V pair(V x, const int16_t* r) const {
+      x = clamped(x);
+      for (int i = 0; i < 16; ++i) {
+        x.v[i] = static_cast<int32_t>((static_cast<uint32_t>(x.v[i]) & 0xffff) | static_cast<uint32_t>(r[i]) << 16);
+      }
+      return x;
+    }
+
+   private:
+    V clamped(V x) const { return x.max(set1(low)).min(set1(high)); }
+  };
+
   V operator+(V o) const { return each(o, [](int32_t a, int32_t b) { return a + b; }); }
   V operator-(V o) const { return each(o, [](int32_t a, int32_t b) { return a - b; }); }
   // The low 32 bits of the product; it must fit int32.
@@ -119,6 +139,12 @@ struct V {
     int16_t pairs[32];
     for (int i = 0; i < 32; ++i) pairs[i] = x[i % 2];
     return multiply_pairs(sum, pairs, w);
+  }
+  // x0 * w0 + x1 * w1 of lanes of two; it must fit.
+  static V multiply_pairs(V x, V w) {
+    return x.each(w, [](int32_t a, int32_t b) {
+      return int32_t{static_cast<int16_t>(a)} * static_cast<int16_t>(b) + (a >> 16) * (b >> 16);
+    });
   }
 
   // Floor of (a mod 2^16) * b / 2^16; 0 <= b < 2^16.
