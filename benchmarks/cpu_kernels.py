@@ -85,7 +85,7 @@ class Table:
         return [(n, t, b) for n, b, t in product(BOUNDS, self.effort.batches, THREADS)]
 
     def seen(self, setting: tuple[str, int, int], name: str, what: str) -> float | None:
-        """The least milliseconds, or bytes."""
+        """The least milliseconds, or the most bytes."""
         side = self.sides.get(setting, {}).get(name)
         return side.seen.get(what) if side else None
 

@@ -28,7 +28,12 @@ START_SECONDS = 300.0
 
 @dataclass
 class Side:
-    """A script of this folder and its arguments; `seen` is the best of its turns, `why` is why it has none."""
+    """A script of this folder and its arguments.
+
+    Attributes:
+        seen: the best of its turns; of bytes the most.
+        why: there is nothing; empty while all is well.
+    """
 
     script: str
     arguments: Sequence[object]
@@ -89,7 +94,8 @@ class Side:
 
     def _keep(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
-            self.seen[name] = value if name == "bytes" else min(value, self.seen.get(name, value))
+            keep = max if name == "bytes" else min
+            self.seen[name] = keep(value, self.seen.get(name, value))
 
     def _stop(self) -> None:
         self._signal("SIGSTOP")
