@@ -2,7 +2,7 @@
 //
 // Two results of vpmaddubsw are added in 16 bits before vpmaddwd widens them: 5 instructions where there were 6, 3
 // multiplications where there were 4. Nearly all steps of a panel find a partner. The others come after all couples, so a
-// panel has no branch that its weights decide: such branches, foreseen wrongly, took up to a fifth of the time.
+// panel has no branch that its weights decide, which would be foreseen wrongly in a network.
 #ifndef MULSHIFT_SRC_ISA_AVX2_COUPLES_H
 #define MULSHIFT_SRC_ISA_AVX2_COUPLES_H
 

@@ -14,8 +14,8 @@
 namespace mulshift {
 namespace avx2 {
 
-// Both registers of a sum by `Way`; kTwice: row 0 beside row 1 as well. The sums are written as instructions, with offsets in them: gcc 12 keeps an address for
-// every weight and then reloads those.
+// Both registers of a sum by `Way`; kTwice: row 0 beside row 1 as well. The sums are written as instructions, with offsets
+// in them: gcc 12 keeps an address for every weight and then reloads those.
 template <class Order, class Way>
 struct ThreeStep : UnpackedSums<Order, false> {
   using Column = UnpackedSum;
